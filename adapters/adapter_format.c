@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+// sora_adapter: a parsed file, packed for the kernels in one allocation. Immutable once made; any
+// thread may read it, its creator destroys it.
+#include <stdlib.h>
+#include <string.h>
+
+#include "adapters/adapter_names.h"
+#include "adapters/adapter_plan.h"
+#include "base/arena.h"
+#include "base/assert.h"
+#include "base/file.h"
+#include "base/sha256.h"
+#include "sora/adapter.h"
+
+#define PACK_ALIGNMENT 64 // a cache line, and the widest vector load
+
+struct sora_adapter {
+    struct sora_adapter_info info;
+    struct sora_lora lora;
+    void *packed; // modules table, then a and bt of each module
+    struct sora_adapter_module *modules;
+    char *config_json, *base_json, *training_json;
+};
+
+static size_t aligned(size_t bytes)
+{
+    return (bytes + PACK_ALIGNMENT - 1) / PACK_ALIGNMENT * PACK_ALIGNMENT;
+}
+
+// Bytes of all tensors are bounded by SORA_ADAPTER_BYTES_MAX, so nothing here can overflow.
+static size_t packed_bytes(const struct adapter_plan *plan)
+{
+    size_t bytes =
+        aligned((size_t)plan->layer_count * SORA_PROJ_COUNT * sizeof(struct sora_lora_module));
+    for (int32_t i = 0; i < ADAPTER_MODULE_COUNT_MAX; i++) {
+        const struct adapter_pair *pair = &plan->pairs[i];
+        if (pair->a)
+            bytes += aligned(pair->a->bytes) + aligned(pair->b->bytes);
+    }
+    return bytes;
+}
+
+// b [d_out, rank] to bt [rank, d_out], elements of 2 or 4 bytes; b may be unaligned.
+static void transpose(const uint8_t *b, int32_t d_out, int32_t rank, size_t item, uint8_t *bt)
+{
+    for (int32_t k = 0; k < rank; k++) {
+        for (int32_t o = 0; o < d_out; o++) {
+            const uint8_t *from = b + ((size_t)o * (size_t)rank + (size_t)k) * item;
+            uint8_t *to = bt + ((size_t)k * (size_t)d_out + (size_t)o) * item;
+            if (item == 4)
+                memcpy(to, from, 4);
+            else
+                memcpy(to, from, 2);
+        }
+    }
+}
+
+static void pack_pair(const struct adapter_pair *pair, struct sora_lora_module *module,
+                      uint8_t **next)
+{
+    uint8_t *a = *next, *bt = a + aligned(pair->a->bytes);
+    memcpy(a, pair->a->data, pair->a->bytes);
+    transpose(pair->b->data, pair->d_out, pair->rank, adapter_dtype_bytes(pair->dtype), bt);
+    module->rank = pair->rank;
+    module->scale = pair->scale;
+    module->dtype = pair->dtype;
+    module->a = a;
+    module->bt = bt;
+    *next = bt + aligned(pair->b->bytes);
+}
+
+static void describe_pair(const struct adapter_pair *pair, int32_t slot,
+                          struct sora_adapter *adapter)
+{
+    struct sora_adapter_info *info = &adapter->info;
+    struct sora_adapter_module *module = &adapter->modules[info->module_count++];
+    module->layer = slot / SORA_PROJ_COUNT;
+    module->proj = (enum sora_proj)(slot % SORA_PROJ_COUNT);
+    module->rank = pair->rank;
+    module->alpha = pair->alpha;
+    module->scale = pair->scale;
+    info->parameters += (int64_t)pair->rank * ((int64_t)pair->d_in + pair->d_out);
+    info->rank_mean += pair->rank; // the sum, until all are counted
+    if (pair->rank > info->rank_max)
+        info->rank_max = pair->rank;
+}
+
+static sora_status pack(const struct adapter_plan *plan, struct sora_adapter *adapter,
+                        struct sora_error *err)
+{
+    int32_t slot_count = plan->layer_count * SORA_PROJ_COUNT;
+    adapter->info.packed_bytes = packed_bytes(plan);
+    adapter->packed = aligned_calloc(adapter->info.packed_bytes + PACK_ALIGNMENT, 1);
+    adapter->modules = calloc((size_t)plan->pair_count + 1, sizeof *adapter->modules);
+    if (!adapter->packed || !adapter->modules)
+        return sora_fail(err, SORA_NO_MEMORY, "no memory for an adapter of %zu bytes",
+                         adapter->info.packed_bytes);
+    struct sora_lora_module *table = adapter->packed;
+    uint8_t *next = (uint8_t *)adapter->packed + aligned((size_t)slot_count * sizeof *table);
+    for (int32_t i = 0; i < slot_count; i++) {
+        if (!plan->pairs[i].a)
+            continue;
+        pack_pair(&plan->pairs[i], &table[i], &next);
+        describe_pair(&plan->pairs[i], i, adapter);
+    }
+    ASSERT(next == (uint8_t *)adapter->packed + adapter->info.packed_bytes);
+    ASSERT(adapter->info.module_count == plan->pair_count);
+    adapter->info.rank_mean = slot_count ? adapter->info.rank_mean / slot_count : 0.0;
+    adapter->lora.layer_count = plan->layer_count;
+    adapter->lora.modules = table;
+    return SORA_OK;
+}
+
+// Copies a record; false when out of memory.
+static bool copy_text(const char *text, char **out)
+{
+    *out = text ? strdup(text) : NULL;
+    return !text || *out;
+}
+
+static sora_status build(const struct adapter_plan *plan, struct sora_adapter *adapter,
+                         struct sora_error *err)
+{
+    sora_status status = pack(plan, adapter, err);
+    if (status != SORA_OK)
+        return status;
+    if (!copy_text(plan->config_json, &adapter->config_json) ||
+        !copy_text(plan->base_json, &adapter->base_json) ||
+        !copy_text(plan->training_json, &adapter->training_json))
+        return sora_fail(err, SORA_NO_MEMORY, "no memory for the records of an adapter");
+    adapter->info.r_max = plan->config.r;
+    adapter->info.layer_count = plan->layer_count;
+    adapter->info.modules = adapter->modules;
+    adapter->info.config_json = adapter->config_json;
+    adapter->info.base_json = adapter->base_json;
+    adapter->info.training_json = adapter->training_json;
+    return SORA_OK;
+}
+
+sora_status sora_adapter_parse(const void *bytes, size_t byte_count, const struct sora_base *base,
+                               sora_adapter **adapter, struct sora_error *err)
+{
+    struct adapter_plan plan;
+    *adapter = NULL;
+    sora_status status = adapter_plan_read(bytes, byte_count, NULL, base, &plan, err);
+    if (status != SORA_OK)
+        return status;
+    struct sora_adapter *built = calloc(1, sizeof *built);
+    if (!built)
+        status = sora_fail(err, SORA_NO_MEMORY, "no memory for an adapter");
+    if (status == SORA_OK)
+        status = build(&plan, built, err);
+    if (status == SORA_OK) {
+        built->info.bytes = byte_count;
+        status = sha256_of(bytes, byte_count, built->info.digest, err);
+    }
+    adapter_plan_deinit(&plan);
+    if (status != SORA_OK) {
+        sora_adapter_destroy(built);
+        return status;
+    }
+    *adapter = built;
+    return SORA_OK;
+}
+
+sora_status sora_adapter_open(const char *path, const struct sora_base *base,
+                              sora_adapter **adapter, struct sora_error *err)
+{
+    struct file_map map = {NULL, 0};
+    uint8_t *bytes = NULL;
+    size_t byte_count = 0;
+    sora_status status;
+    *adapter = NULL;
+    if (file_is_folder(path)) {
+        status = sora_adapter_import(path, base, &bytes, &byte_count, err);
+        if (status == SORA_OK)
+            status = sora_adapter_parse(bytes, byte_count, base, adapter, err);
+        free(bytes);
+        return status;
+    }
+    status = file_map_open(path, &map, err);
+    if (status != SORA_OK)
+        return status;
+    status = sora_adapter_parse(map.data, map.bytes, base, adapter, err);
+    file_map_close(&map);
+    return status == SORA_OK ? status : sora_fail_within(err, status, "%s", path);
+}
+
+void sora_adapter_destroy(sora_adapter *adapter)
+{
+    if (!adapter)
+        return;
+    free(adapter->packed);
+    free(adapter->modules);
+    free(adapter->config_json);
+    free(adapter->base_json);
+    free(adapter->training_json);
+    free(adapter);
+}
+
+const struct sora_adapter_info *sora_adapter_get_info(const sora_adapter *adapter)
+{
+    return &adapter->info;
+}
+
+const struct sora_lora *sora_adapter_get_lora(const sora_adapter *adapter)
+{
+    return &adapter->lora;
+}

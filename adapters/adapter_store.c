@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: Apache-2.0
+// Adapters on disk: blobs/<first two of the digest>/<digest>.safetensors and catalog.sqlite, under
+// a lock file that one process holds. A blob is on disk before the catalog names it, and goes after
+// the catalog has forgotten it; what a crash leaves in between is swept at the next open. Any
+// thread may call; one mutex serialises changes and the catalog.
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "adapters/catalog.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/sha256.h"
+#include "sora/store.h"
+
+#define BLOB_SUFFIX ".safetensors"
+#define DIGEST_BYTES 64
+
+struct sora_store {
+    char *folder, *blobs;
+    int lock_fd;
+    struct catalog *catalog;
+    pthread_mutex_t mutex;
+};
+
+sora_status sora_store_check_name(const char *name, struct sora_error *err)
+{
+    static const char allowed[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:/-";
+    size_t bytes = strlen(name);
+    if (bytes < 1 || bytes > SORA_ADAPTER_NAME_BYTES_MAX)
+        return sora_fail(err, SORA_MALFORMED, "adapter name of %zu bytes: expected 1 to %d", bytes,
+                         SORA_ADAPTER_NAME_BYTES_MAX);
+    size_t good = strspn(name, allowed);
+    if (good < bytes)
+        return sora_fail(err, SORA_MALFORMED,
+                         "adapter name \"%s\": byte %zu is not one of A-Z a-z 0-9 . _ : / -", name,
+                         good + 1);
+    if (name[0] == '.' || name[0] == '/')
+        return sora_fail(err, SORA_MALFORMED, "adapter name \"%s\" begins with '%c'", name,
+                         name[0]);
+    if (strstr(name, ".."))
+        return sora_fail(err, SORA_MALFORMED, "adapter name \"%s\" contains \"..\"", name);
+    return SORA_OK;
+}
+
+static bool is_digest(const char *text)
+{
+    return strspn(text, "0123456789abcdef") == DIGEST_BYTES && text[DIGEST_BYTES] == 0;
+}
+
+// ".../blobs/ab", malloc'ed.
+static char *blob_folder(const sora_store *store, const char *digest)
+{
+    char name[3] = {digest[0], digest[1], 0};
+    return file_join(store->blobs, name);
+}
+
+// ".../blobs/ab/abcd....safetensors", malloc'ed.
+static char *blob_path(const sora_store *store, const char *digest)
+{
+    char name[DIGEST_BYTES + 32];
+    snprintf(name, sizeof name, "%.2s/%.64s" BLOB_SUFFIX, digest, digest);
+    return file_join(store->blobs, name);
+}
+
+static sora_status take_lock(sora_store *store, struct sora_error *err)
+{
+    char *path = file_join(store->folder, "lock");
+    sora_status status = SORA_OK;
+    if (!path)
+        return sora_fail(err, SORA_NO_MEMORY, "no memory for the path of the lock");
+    store->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (store->lock_fd < 0)
+        status = sora_fail(err, errno == ENOSPC ? SORA_FULL : SORA_IO, "cannot open %s: %s", path,
+                           strerror(errno));
+    else if (flock(store->lock_fd, LOCK_EX | LOCK_NB) != 0)
+        status = sora_fail(err, errno == EWOULDBLOCK ? SORA_BUSY : SORA_IO,
+                           "another process has the adapter store open (lock %s): %s", path,
+                           strerror(errno));
+    free(path);
+    return status;
+}
+
+// --- sweeping what a crash left ---
+
+static bool is_live(const struct sora_store_entry *entries, int32_t entry_count, const char *file)
+{
+    const char *suffix = file + DIGEST_BYTES;
+    if (strlen(file) != DIGEST_BYTES + strlen(BLOB_SUFFIX) || strcmp(suffix, BLOB_SUFFIX) != 0)
+        return false;
+    // Entries were sorted by digest.
+    int32_t low = 0, high = entry_count;
+    while (low < high) {
+        int32_t middle = low + (high - low) / 2;
+        int order = strncmp(entries[middle].digest, file, DIGEST_BYTES);
+        if (order == 0)
+            return true;
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return false;
+}
+
+static int compare_digests(const void *a, const void *b)
+{
+    const struct sora_store_entry *left = a, *right = b;
+    return strcmp(left->digest, right->digest);
+}
+
+// Removes blobs without a name and half-written ones; leaves alone what is not the store's.
+static void sweep_folder(const char *path, const struct sora_store_entry *entries,
+                         int32_t entry_count)
+{
+    DIR *dir = opendir(path);
+    if (!dir)
+        return;
+    for (struct dirent *item; (item = readdir(dir));) {
+        bool ours = strspn(item->d_name, "0123456789abcdef") == DIGEST_BYTES &&
+                    strncmp(item->d_name + DIGEST_BYTES, BLOB_SUFFIX, strlen(BLOB_SUFFIX)) == 0;
+        if (!ours || is_live(entries, entry_count, item->d_name))
+            continue;
+        if (unlinkat(dirfd(dir), item->d_name, 0) == 0)
+            log_info("store", "swept", "file=%s/%s", path, item->d_name);
+        else
+            log_warn("store", "sweep_failed", "file=%s/%s errno=%d", path, item->d_name, errno);
+    }
+    closedir(dir);
+}
+
+static sora_status sweep(sora_store *store, struct sora_error *err)
+{
+    struct sora_store_entry *entries = NULL;
+    int32_t entry_count = 0;
+    sora_status status =
+        store->catalog->ops->list(store->catalog, NULL, &entries, &entry_count, err);
+    if (status != SORA_OK)
+        return status;
+    if (entry_count > 1)
+        qsort(entries, (size_t)entry_count, sizeof *entries, compare_digests);
+    for (int i = 0; i < 256; i++) {
+        char digest[3];
+        snprintf(digest, sizeof digest, "%02x", (unsigned)i);
+        char *folder = blob_folder(store, digest);
+        if (folder)
+            sweep_folder(folder, entries, entry_count);
+        free(folder);
+    }
+    free(entries);
+    return SORA_OK;
+}
+
+// --- open and close ---
+
+static sora_status open_all(sora_store *store, struct sora_error *err)
+{
+    sora_status status = file_make_folder(store->blobs, err);
+    if (status == SORA_OK)
+        status = take_lock(store, err);
+    // A parent that is missing or no folder: nobody asked for something that could be "not found".
+    if (status == SORA_NOT_FOUND)
+        status = sora_fail_within(err, SORA_IO, "not usable");
+    if (status != SORA_OK)
+        return status;
+    char *path = file_join(store->folder, "catalog.sqlite");
+    if (!path)
+        return sora_fail(err, SORA_NO_MEMORY, "no memory for the path of the catalog");
+    status = catalog_sqlite_open(path, &store->catalog, err);
+    free(path);
+    if (status == SORA_OK)
+        status = file_sync_folder(store->folder, err);
+    if (status == SORA_OK)
+        status = sweep(store, err);
+    return status;
+}
+
+sora_status sora_store_open(const char *folder, sora_store **store, struct sora_error *err)
+{
+    *store = NULL;
+    sora_store *opened = calloc(1, sizeof *opened);
+    if (!opened)
+        return sora_fail(err, SORA_NO_MEMORY, "no memory for a store");
+    opened->lock_fd = -1;
+    pthread_mutex_init(&opened->mutex, NULL);
+    opened->folder = strdup(folder);
+    opened->blobs = file_join(folder, "blobs");
+    sora_status status;
+    if (!opened->folder || !opened->blobs)
+        status = sora_fail(err, SORA_NO_MEMORY, "no memory for the paths of a store");
+    else
+        status = open_all(opened, err);
+    if (status != SORA_OK) {
+        sora_store_close(opened);
+        return sora_fail_within(err, status, "adapter store %s", folder);
+    }
+    *store = opened;
+    return SORA_OK;
+}
+
+void sora_store_close(sora_store *store)
+{
+    if (!store)
+        return;
+    if (store->catalog)
+        store->catalog->ops->close(store->catalog);
+    if (store->lock_fd >= 0)
+        close(store->lock_fd);
+    pthread_mutex_destroy(&store->mutex);
+    free(store->folder);
+    free(store->blobs);
+    free(store);
+}
+
+// --- blobs ---
+
+static bool blob_is(const char *path, const void *bytes, size_t byte_count)
+{
+    struct file_map map;
+    if (!file_exists(path) || file_map_open(path, &map, NULL) != SORA_OK)
+        return false;
+    bool same = map.bytes == byte_count && memcmp(map.data, bytes, byte_count) == 0;
+    file_map_close(&map);
+    return same;
+}
+
+static sora_status write_blob(const sora_store *store, const char *path, const char *digest,
+                              const void *bytes, size_t byte_count, struct sora_error *err)
+{
+    sora_status status = SORA_OK;
+    char *folder = blob_folder(store, digest);
+    if (!folder)
+        return sora_fail(err, SORA_NO_MEMORY, "no memory for the path of a blob");
+    if (!file_is_folder(folder)) {
+        status = file_make_folder(folder, err);
+        if (status == SORA_OK)
+            status = file_sync_folder(store->blobs, err);
+    }
+    if (status == SORA_OK)
+        status = file_write_atomic(path, bytes, byte_count, err);
+    if (status == SORA_NOT_FOUND)
+        status = sora_fail_within(err, SORA_IO, "the store's folder is gone");
+    free(folder);
+    return status;
+}
+
+// Deletes the file of a digest; its size, or 0 when it was not there. Failing is harmless: the
+// next open sweeps it.
+static size_t delete_blob(const sora_store *store, const char *digest)
+{
+    struct stat info;
+    char *path = blob_path(store, digest);
+    size_t bytes = 0;
+    if (path && stat(path, &info) == 0 && unlink(path) == 0)
+        bytes = (size_t)info.st_size;
+    free(path);
+    return bytes;
+}
+
+static void delete_if_unused(sora_store *store, const char *digest)
+{
+    bool used = true;
+    sora_status status = store->catalog->ops->uses(store->catalog, digest, &used, NULL);
+    if (status == SORA_OK && !used)
+        delete_blob(store, digest);
+}
+
+sora_status sora_store_put(sora_store *store, const char *name, const void *bytes,
+                           size_t byte_count, const char *digest, const char *if_match,
+                           bool activate, struct sora_store_entry *entry, bool *created,
+                           struct sora_error *err)
+{
+    struct catalog_put put = {name, digest, if_match, byte_count, clock_unix_s(), activate};
+    *created = false;
+    sora_status status = sora_store_check_name(name, err);
+    if (status != SORA_OK)
+        return status;
+    if (!is_digest(digest))
+        return sora_fail(err, SORA_MALFORMED, "digest \"%.80s\" is not a SHA-256", digest);
+    if (byte_count > SORA_ADAPTER_BYTES_MAX)
+        return sora_fail(err, SORA_LIMIT, "%zu bytes exceed the limit of %u for an adapter",
+                         byte_count, SORA_ADAPTER_BYTES_MAX);
+    char *path = blob_path(store, digest);
+    if (!path)
+        return sora_fail(err, SORA_NO_MEMORY, "no memory for the path of a blob");
+    pthread_mutex_lock(&store->mutex);
+    if (!blob_is(path, bytes, byte_count))
+        status = write_blob(store, path, digest, bytes, byte_count, err);
+    if (status == SORA_OK)
+        status = store->catalog->ops->put(store->catalog, &put, entry, created, err);
+    if (status != SORA_OK)
+        delete_if_unused(store, digest);
+    pthread_mutex_unlock(&store->mutex);
+    free(path);
+    return status;
+}
+
+sora_status sora_store_activate(sora_store *store, const char *name, int32_t version,
+                                struct sora_store_entry *entry, struct sora_error *err)
+{
+    memset(entry, 0, sizeof *entry);
+    pthread_mutex_lock(&store->mutex);
+    sora_status status = store->catalog->ops->activate(store->catalog, name, version, entry, err);
+    pthread_mutex_unlock(&store->mutex);
+    return status;
+}
+
+sora_status sora_store_remove(sora_store *store, const char *name, size_t *freed_bytes,
+                              struct sora_error *err)
+{
+    struct catalog_digest *orphans = NULL;
+    int32_t orphan_count = 0;
+    *freed_bytes = 0;
+    pthread_mutex_lock(&store->mutex);
+    sora_status status =
+        store->catalog->ops->remove(store->catalog, name, &orphans, &orphan_count, err);
+    for (int32_t i = 0; status == SORA_OK && i < orphan_count; i++)
+        *freed_bytes += delete_blob(store, orphans[i].text);
+    pthread_mutex_unlock(&store->mutex);
+    free(orphans);
+    return status;
+}
+
+sora_status sora_store_list(sora_store *store, const char *name, struct sora_store_entry **entries,
+                            int32_t *entry_count, struct sora_error *err)
+{
+    *entries = NULL;
+    *entry_count = 0;
+    pthread_mutex_lock(&store->mutex);
+    sora_status status = store->catalog->ops->list(store->catalog, name, entries, entry_count, err);
+    pthread_mutex_unlock(&store->mutex);
+    return status;
+}
+
+sora_status sora_store_read(sora_store *store, const char *digest, uint8_t **bytes,
+                            size_t *byte_count, struct sora_error *err)
+{
+    char found[DIGEST_BYTES + 1];
+    char *data = NULL;
+    *bytes = NULL;
+    *byte_count = 0;
+    if (!is_digest(digest))
+        return sora_fail(err, SORA_MALFORMED, "digest \"%.80s\" is not a SHA-256", digest);
+    char *path = blob_path(store, digest);
+    if (!path)
+        return sora_fail(err, SORA_NO_MEMORY, "no memory for the path of a blob");
+    sora_status status = file_read(path, SORA_ADAPTER_BYTES_MAX, &data, byte_count, err);
+    if (status == SORA_OK)
+        status = sha256_of(data, *byte_count, found, err);
+    if (status == SORA_OK && strcmp(found, digest) != 0)
+        status = sora_fail(err, SORA_IO, "%s is damaged: its digest is %s", path, found);
+    free(path);
+    if (status != SORA_OK) {
+        free(data);
+        *byte_count = 0;
+        return status;
+    }
+    *bytes = (uint8_t *)data;
+    return SORA_OK;
+}

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0
+// Names, versions and blobs, and the rule of what stays in memory. Owned by a registry, whose
+// mutex covers every call.
+#include "adapters/registry_table.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+
+void registry_table_init(struct registry_table *table)
+{
+    memset(table, 0, sizeof *table);
+    registry_map_init(&table->records);
+    registry_map_init(&table->blobs);
+}
+
+static size_t packed_bytes(const struct registry_resident *resident)
+{
+    return sora_adapter_get_info(resident->adapter)->packed_bytes;
+}
+
+static void doom(struct registry_table *table, struct registry_resident *resident)
+{
+    resident->next = table->doomed;
+    table->doomed = resident;
+}
+
+// Drops from memory what nothing keeps there, and the blob itself when nothing refers to it.
+static void settle(struct registry_table *table, struct registry_blob *blob)
+{
+    if (blob->resident && blob->pins == 0 && blob->actives == 0) {
+        table->counts.resident--;
+        table->counts.resident_bytes -= packed_bytes(blob->resident);
+        table->counts.evictions++;
+        doom(table, blob->resident);
+        blob->resident = NULL;
+    }
+    if (blob->refs > 0)
+        return;
+    ASSERT(!blob->load && !blob->resident);
+    registry_map_remove(&table->blobs, blob->digest);
+    free(blob);
+}
+
+static sora_status find_or_add_blob(struct registry_table *table, const char *digest,
+                                    struct registry_blob **out, struct sora_error *err)
+{
+    *out = registry_map_find(&table->blobs, digest);
+    if (*out)
+        return SORA_OK;
+    struct registry_blob *blob = calloc(1, sizeof *blob);
+    if (!blob)
+        return sora_fail(err, SORA_NO_MEMORY, "no memory to register an adapter");
+    memcpy(blob->digest, digest, sizeof blob->digest);
+    sora_status status = registry_map_insert(&table->blobs, blob->digest, blob, err);
+    if (status != SORA_OK) {
+        free(blob);
+        return status;
+    }
+    *out = blob;
+    return SORA_OK;
+}
+
+static sora_status find_or_add_record(struct registry_table *table, const char *name,
+                                      struct registry_record **out, struct sora_error *err)
+{
+    *out = registry_map_find(&table->records, name);
+    if (*out)
+        return SORA_OK;
+    struct registry_record *record = calloc(1, sizeof *record);
+    if (!record)
+        return sora_fail(err, SORA_NO_MEMORY, "no memory to register an adapter");
+    memcpy(record->name, name, strlen(name) + 1);
+    record->active = -1;
+    record->refs = 1;
+    sora_status status = registry_map_insert(&table->records, record->name, record, err);
+    if (status != SORA_OK) {
+        free(record);
+        return status;
+    }
+    *out = record;
+    return SORA_OK;
+}
+
+static sora_status add_version(struct registry_table *table, struct registry_record *record,
+                               const struct sora_store_entry *entry, struct sora_error *err)
+{
+    struct registry_blob *blob = NULL;
+    if (record->version_count == record->version_capacity) {
+        int32_t capacity = record->version_capacity ? 2 * record->version_capacity : 1;
+        struct registry_version *more =
+            reallocarray(record->versions, (size_t)capacity, sizeof *record->versions);
+        if (!more)
+            return sora_fail(err, SORA_NO_MEMORY, "no memory for a version");
+        record->versions = more;
+        record->version_capacity = capacity;
+    }
+    sora_status status = find_or_add_blob(table, entry->digest, &blob, err);
+    if (status != SORA_OK)
+        return status;
+    blob->refs++;
+    record->versions[record->version_count++] = (struct registry_version){
+        .version = entry->version,
+        .blob = blob,
+        .bytes = entry->bytes,
+        .created_s = entry->created_s,
+    };
+    return SORA_OK;
+}
+
+// The new blob is counted before the old one is let go: they may be the same.
+static void set_active(struct registry_table *table, struct registry_record *record, int32_t index)
+{
+    int32_t old = record->active;
+    if (old == index)
+        return;
+    record->active = index;
+    if (index >= 0)
+        record->versions[index].blob->actives++;
+    if (old >= 0) {
+        record->versions[old].blob->actives--;
+        settle(table, record->versions[old].blob);
+    }
+}
+
+int32_t registry_table_find_version(const struct registry_record *record, int32_t version)
+{
+    int32_t low = 0, high = record->version_count;
+    while (low < high) {
+        int32_t middle = low + (high - low) / 2;
+        if (record->versions[middle].version < version)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < record->version_count && record->versions[low].version == version ? low : -1;
+}
+
+struct registry_record *registry_table_find(const struct registry_table *table, const char *name)
+{
+    return registry_map_find(&table->records, name);
+}
+
+sora_status registry_table_apply(struct registry_table *table, const struct sora_store_entry *entry,
+                                 struct registry_record **record, int32_t *index,
+                                 struct sora_error *err)
+{
+    sora_status status = find_or_add_record(table, entry->name, record, err);
+    if (status != SORA_OK)
+        return status;
+    *index = registry_table_find_version(*record, entry->version);
+    if (*index < 0) {
+        int32_t count = (*record)->version_count;
+        ASSERT(count == 0 || (*record)->versions[count - 1].version < entry->version);
+        status = add_version(table, *record, entry, err);
+        *index = count;
+    }
+    if (status == SORA_OK && entry->active)
+        set_active(table, *record, *index);
+    // A name without versions must not stay behind.
+    if (status != SORA_OK && (*record)->version_count == 0)
+        registry_table_remove(table, *record);
+    return status;
+}
+
+static void release_record(struct registry_record *record)
+{
+    if (--record->refs > 0)
+        return;
+    free(record->versions);
+    free(record);
+}
+
+void registry_table_remove(struct registry_table *table, struct registry_record *record)
+{
+    registry_map_remove(&table->records, record->name);
+    set_active(table, record, -1);
+    for (int32_t i = 0; i < record->version_count; i++) {
+        struct registry_blob *blob = record->versions[i].blob;
+        record->versions[i].blob = NULL;
+        blob->refs--;
+        settle(table, blob);
+    }
+    release_record(record);
+}
+
+void registry_table_hold(struct registry_record *record, struct registry_blob *blob)
+{
+    record->refs++;
+    blob->refs++;
+    blob->pins++;
+}
+
+void registry_table_release(struct registry_table *table, struct registry_record *record,
+                            struct registry_blob *blob)
+{
+    ASSERT(blob->pins > 0 && blob->refs > 0 && record->refs > 0);
+    blob->pins--;
+    blob->refs--;
+    settle(table, blob);
+    release_record(record);
+}
+
+void registry_table_attach(struct registry_table *table, struct registry_blob *blob,
+                           struct registry_resident *resident, double load_ms)
+{
+    table->counts.loads++;
+    table->counts.load_seconds += load_ms / 1000.0;
+    blob->load_ms = load_ms;
+    if (blob->resident) {
+        doom(table, resident);
+        return;
+    }
+    blob->resident = resident;
+    table->counts.resident++;
+    table->counts.resident_bytes += packed_bytes(resident);
+    settle(table, blob);
+}
+
+struct registry_resident *registry_table_take_doomed(struct registry_table *table)
+{
+    struct registry_resident *doomed = table->doomed;
+    table->doomed = NULL;
+    return doomed;
+}
+
+size_t registry_table_free_doomed(struct registry_resident *doomed)
+{
+    size_t bytes = 0;
+    while (doomed) {
+        struct registry_resident *next = doomed->next;
+        bytes += packed_bytes(doomed);
+        sora_adapter_destroy(doomed->adapter);
+        free(doomed);
+        doomed = next;
+    }
+    return bytes;
+}
+
+void registry_table_deinit(struct registry_table *table)
+{
+    for (size_t i = 0; i < table->records.capacity;) {
+        struct registry_record *record = table->records.slots[i].value;
+        if (!record) {
+            i++;
+            continue;
+        }
+        ASSERT(record->refs == 1);
+        registry_table_remove(table, record); // may move another record into this slot
+    }
+    ASSERT(table->blobs.count == 0);
+    registry_table_free_doomed(registry_table_take_doomed(table));
+    registry_map_deinit(&table->records);
+    registry_map_deinit(&table->blobs);
+}
+
+void registry_table_fill_card(const struct registry_record *record, int32_t index,
+                              struct sora_registry_card *card)
+{
+    const struct registry_version *version = &record->versions[index];
+    memset(card, 0, sizeof *card);
+    memcpy(card->entry.name, record->name, sizeof card->entry.name);
+    memcpy(card->entry.digest, version->blob->digest, sizeof card->entry.digest);
+    card->entry.version = version->version;
+    card->entry.bytes = version->bytes;
+    card->entry.created_s = version->created_s;
+    card->entry.active = record->active == index;
+    card->version_count = record->version_count;
+    card->resident = version->blob->resident != NULL;
+    card->in_flight = version->in_flight;
+    card->requests = record->requests;
+    card->tokens = atomic_load(&((struct registry_record *)record)->tokens);
+    card->last_used_s = version->last_used_s;
+    card->load_ms = version->blob->load_ms;
+}

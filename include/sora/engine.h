@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+// The base model and the engine that runs it.
+//
+// A sora_model is the weights: opened once, immutable, shared by any number of engines and
+// trainers, closed after all of them. A sora_engine owns a KV cache and the scratch of one step.
+// One thread at a time may call an engine (the engine thread); it spreads the work of a step over
+// its own pool and allocates nothing inside a step. It knows tokens and adapters, never text,
+// JSON, sockets or files.
+#ifndef SORA_ENGINE_H
+#define SORA_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "sora/lora.h"
+#include "sora/status.h"
+
+typedef struct sora_model sora_model;
+typedef struct sora_engine sora_engine;
+
+struct sora_model_info {
+    char name[128]; // the file's or folder's stem
+    struct sora_base base;
+    int32_t context_length; // positions the model was trained for
+    bool tied_output;       // the output matrix is the token embedding
+    int64_t parameters;
+    size_t weight_bytes; // resident, packed
+    double load_seconds;
+};
+
+// Opens a .gguf file, or a folder with config.json and *.safetensors, and packs its weights in the
+// layout of the kernels. Errors name the tensor or field, what was expected and what was found.
+SORA_CHECKED sora_status sora_model_open(const char *path, sora_model **model,
+                                         struct sora_error *err);
+void sora_model_close(sora_model *model);
+const struct sora_model_info *sora_model_get_info(const sora_model *model);
+
+// What is in a model file or folder, without loading its weights, as the JSON object that
+// `inspect --json` prints: architecture, layers, hidden, ..., tensors:[{name,type,shape}].
+// *json is malloc'ed and zero-terminated.
+SORA_CHECKED sora_status sora_model_describe(const char *path, char **json, struct sora_error *err);
+
+struct sora_engine_options {
+    int32_t threads;        // 0: as many as the machine has
+    int32_t seqs_max;       // sequences open at once
+    int32_t rows_max;       // rows (tokens) in one step
+    int32_t logit_rows_max; // rows of a step that ask for logits
+    int32_t context_max;    // tokens in one sequence
+    size_t kv_bytes;        // 0: enough for seqs_max sequences of context_max tokens, 2 GiB at most
+};
+
+// Defaults from limits.h; context_max is the model's.
+struct sora_engine_options sora_engine_options_defaults(const sora_model *model);
+
+SORA_CHECKED sora_status sora_engine_create(const sora_model *model,
+                                            const struct sora_engine_options *options,
+                                            sora_engine **engine, struct sora_error *err);
+void sora_engine_destroy(sora_engine *engine);
+
+struct sora_kv_stats {
+    int32_t blocks_total;
+    int32_t blocks_used;
+    int32_t block_tokens;
+};
+struct sora_kv_stats sora_engine_kv_stats(const sora_engine *engine);
+
+// A sequence: a growing list of tokens with their keys and values. Returns a handle, or -1 when
+// seqs_max are open. Closing gives its blocks back.
+int32_t sora_engine_seq_open(sora_engine *engine);
+void sora_engine_seq_close(sora_engine *engine, int32_t seq);
+// Tokens in the sequence so far.
+int32_t sora_engine_seq_length(const sora_engine *engine, int32_t seq);
+// Takes KV blocks so that the sequence can hold token_count tokens in all. False, and nothing
+// taken, when there are not enough free blocks or token_count exceeds context_max.
+bool sora_engine_seq_reserve(sora_engine *engine, int32_t seq, int32_t token_count);
+
+enum sora_logits { SORA_LOGITS_NONE, SORA_LOGITS_LAST, SORA_LOGITS_ALL };
+
+// Consecutive new tokens of one sequence: a prompt chunk, or the one token of a decode.
+struct sora_span {
+    int32_t seq;
+    const int32_t *tokens;        // [token_count], each 0 <= token < vocab_size
+    int32_t token_count;          // >= 1
+    const struct sora_lora *lora; // NULL: the base
+    float lora_scale;             // multiplies every module's scale; 1 for a plain request
+    int32_t lora_rank_max;        // only the first ranks of each module; 0: all
+    enum sora_logits want;
+    // Out: [1, vocab] for LAST, [token_count, vocab] for ALL, NULL for NONE. In the engine's
+    // memory, valid until the next step.
+    const float *logits;
+};
+
+// Where the time of a step went, and the ranks it computed.
+struct sora_step_stats {
+    int32_t rows;
+    int64_t rank_sum; // over rows and modules
+    int64_t base_matmul_us;
+    int64_t adapter_us;
+    int64_t attention_us;
+    int64_t total_us;
+};
+
+// One forward pass over all spans together. Every seq appears in at most one span and has blocks
+// reserved for its new tokens; the sums of token_count and of asked logits rows keep to the
+// options. The logits of a row are bit-identical whatever else is in the step.
+// stats may be NULL. Cannot fail: bad spans are the caller's bug and abort.
+void sora_engine_step(sora_engine *engine, struct sora_span *spans, int32_t span_count,
+                      struct sora_step_stats *stats);
+
+#endif

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// Names to adapters while the server runs. A request pins the version that its name means at
+// admission and unpins it after its last token; update, rollback and delete never touch a pinned
+// version. Any thread may call. One mutex, held for pointer swaps, never across I/O: an adapter is
+// read, checked and packed by the calling thread (an HTTP worker), never by the engine thread.
+#ifndef SORA_REGISTRY_H
+#define SORA_REGISTRY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "sora/adapter.h"
+#include "sora/store.h"
+
+typedef struct sora_registry sora_registry;
+typedef struct sora_pin sora_pin; // one pinned version
+
+// Takes over every name in the store (borrowed, outlives the registry); adapters are loaded at
+// first use. `base` is copied; `base_name` is refused as an adapter's name.
+SORA_CHECKED sora_status sora_registry_create(sora_store *store, const struct sora_base *base,
+                                              const char *base_name, sora_registry **registry,
+                                              struct sora_error *err);
+// Every pin must have been given back.
+void sora_registry_destroy(sora_registry *registry);
+
+// Validates, stores and publishes. The reply is the card of the new version. *created as in
+// sora_store_put.
+struct sora_registry_card {
+    struct sora_store_entry entry; // the version described
+    int32_t version_count;
+    bool resident;       // packed in memory
+    int64_t in_flight;   // pins held now
+    int64_t requests;    // pins ever taken through this name since start
+    int64_t tokens;      // counted with sora_registry_count_tokens
+    int64_t last_used_s; // Unix time, 0: never
+    double load_ms;      // of its last load, 0: never loaded
+};
+SORA_CHECKED sora_status sora_registry_publish(sora_registry *registry, const char *name,
+                                               const void *bytes, size_t byte_count,
+                                               const char *if_match, bool activate,
+                                               struct sora_registry_card *card, bool *created,
+                                               struct sora_error *err);
+SORA_CHECKED sora_status sora_registry_rollback(sora_registry *registry, const char *name,
+                                                int32_t version, struct sora_registry_card *card,
+                                                struct sora_error *err);
+// The name is unknown from here on; versions in use live until their last unpin. *freed_bytes: of
+// deleted files and of memory freed at once; what running requests hold is freed as they end.
+SORA_CHECKED sora_status sora_registry_remove(sora_registry *registry, const char *name,
+                                              size_t *freed_bytes, struct sora_error *err);
+
+// "name" (active version) or "name@version". SORA_NOT_FOUND when unknown. Loads when needed; a
+// second caller for the same version waits for that load.
+SORA_CHECKED sora_status sora_registry_pin(sora_registry *registry, const char *name,
+                                           sora_pin **pin, struct sora_error *err);
+void sora_registry_unpin(sora_registry *registry, sora_pin *pin);
+const struct sora_lora *sora_pin_lora(const sora_pin *pin);
+const struct sora_adapter_info *sora_pin_info(const sora_pin *pin);
+const char *sora_pin_name(const sora_pin *pin);
+int32_t sora_pin_version(const sora_pin *pin);
+void sora_registry_count_tokens(sora_registry *registry, const sora_pin *pin, int64_t tokens);
+
+// Cards of all active versions by name, malloc'ed; or all versions of one name.
+SORA_CHECKED sora_status sora_registry_list(sora_registry *registry,
+                                            struct sora_registry_card **cards, int32_t *card_count,
+                                            struct sora_error *err);
+SORA_CHECKED sora_status sora_registry_versions(sora_registry *registry, const char *name,
+                                                struct sora_registry_card **cards,
+                                                int32_t *card_count, struct sora_error *err);
+
+struct sora_registry_stats {
+    int32_t registered; // names
+    int32_t resident;   // versions in memory
+    size_t resident_bytes;
+    int64_t loads;
+    int64_t evictions;
+    double load_seconds;
+};
+struct sora_registry_stats sora_registry_get_stats(sora_registry *registry);
+
+#endif

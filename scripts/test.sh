@@ -1,0 +1,231 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The whole test run, from a clean checkout on Debian 12 (as root or with sudo): packages, model,
+# four builds, tidy, unit tests, corpus replay, end to end. Under 20 minutes on two cores.
+# Ends with one line "N passed, N failed, N skipped" and exit 1 when something failed.
+set -euo pipefail
+
+usage() {
+    cat <<'HELP'
+usage: scripts/test.sh [--quick] [--peft] [--fuzz SECONDS] [--no-deps]
+  --quick         the Release build alone: tidy, unit tests, corpus replay, end to end
+  --peft          also tests/e2e/test_peft_*.py with the real PEFT and transformers (several GB)
+  --fuzz SECONDS  also runs every fuzz target under libFuzzer for that long
+  --no-deps       installs no Debian packages
+SORA_TEST_MODEL may name the default model's GGUF; without it scripts/fetch_model.sh brings it.
+Logs and results are kept in build/test-results.
+HELP
+}
+
+quick=0 peft=0 fuzz_seconds=0 deps=1
+while [ $# -gt 0 ]; do
+    case "$1" in
+    --quick) quick=1 ;;
+    --peft) peft=1 ;;
+    --no-deps) deps=0 ;;
+    --fuzz)
+        fuzz_seconds=${2:?--fuzz needs a number of seconds}
+        shift
+        ;;
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    *)
+        usage >&2
+        exit 2
+        ;;
+    esac
+    shift
+done
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+results=$root/build/test-results
+rm -rf "$results"
+mkdir -p "$results"
+started=$(date +%s)
+
+say() {
+    printf '== %4ds %s\n' $(($(date +%s) - started)) "$*"
+}
+
+# A step that everything after it needs not wait for: a failure is recorded and the run goes on.
+record_failure() {
+    say "FAILED $2"
+    echo "$2" >"$results/$1.failed"
+}
+
+record_skip() {
+    echo "$2" >"$results/$1.skipped"
+}
+
+# The sanitizers' fixed shadow addresses clash with a large vm.mmap_rnd_bits; no randomisation then.
+plain_addresses=()
+if setarch "$(uname -m)" -R true 2>/dev/null; then
+    plain_addresses=(setarch "$(uname -m)" -R)
+fi
+export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1:abort_on_error=0
+export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
+
+prepare() {
+    if [ "$deps" = 1 ]; then
+        say "packages"
+        scripts/install_deps.sh --tests
+    fi
+    say "python environment"
+    if [ ! -x build/venv/bin/python ]; then
+        python3 -m venv build/venv
+    fi
+    build/venv/bin/python -m pip install --quiet --disable-pip-version-check \
+        -r tests/requirements.txt
+    if [ -z "${SORA_TEST_MODEL:-}" ]; then
+        say "model"
+        if ! SORA_TEST_MODEL=$(scripts/fetch_model.sh); then
+            unset SORA_TEST_MODEL
+            say "the default model could not be fetched: the tests that need it are skipped by name"
+        fi
+    fi
+    if [ -n "${SORA_TEST_MODEL:-}" ]; then
+        export SORA_TEST_MODEL
+    fi
+}
+
+run_tidy() {
+    say "tidy"
+    python3 tests/tidy_test.py >"$results/rules.tidy" || true
+    python3 tests/tidy.py >"$results/tree.tidy" || true
+    python3 tests/summarize_test.py >"$results/summary.tidy" || true
+    cat "$results"/*.tidy
+}
+
+# build NAME FOLDER TARGETS... -- CMAKE OPTIONS...
+build() {
+    local name=$1 folder=$2
+    shift 2
+    local targets=()
+    while [ "$1" != -- ]; do
+        targets+=("$1")
+        shift
+    done
+    shift
+    say "build $name"
+    if ! { cmake -S . -B "$folder" -G Ninja "$@" && ninja -C "$folder" "${targets[@]}"; } \
+        >"$results/$name.build.log" 2>&1; then
+        grep -E 'error|undefined|FAILED' "$results/$name.build.log" | head -20 || true
+        record_failure "$name.build" "build $name (see build/test-results/$name.build.log)"
+        return 1
+    fi
+}
+
+# units NAME FOLDER [CTEST OPTIONS...]
+units() {
+    local name=$1 folder=$2
+    shift 2
+    say "unit tests and corpus replay: $name"
+    "${plain_addresses[@]}" ctest --test-dir "$folder" -V --timeout 600 "$@" \
+        >"$results/$name.ctest" 2>&1 || true
+    grep -E 'tests passed|\*\*\*' "$results/$name.ctest" || true
+}
+
+# e2e NAME FOLDER PYTHON [PYTEST OPTIONS...]
+e2e() {
+    local name=$1 folder=$2 python=$3
+    shift 3
+    say "end to end: $name"
+    if [ ! -x "$folder/sora-server" ]; then
+        record_failure "$name" "$name: no $folder/sora-server"
+        return
+    fi
+    SORA_SERVER_BIN=$root/$folder/sora-server "$python" -m pytest -q -p no:cacheprovider \
+        --junitxml="$results/$name.junit.xml" "$@" 2>&1 | tee "$results/$name.log" || true
+    [ -f "$results/$name.junit.xml" ] || record_failure "$name" "$name: pytest left no result"
+}
+
+release() {
+    build release build -- -DCMAKE_BUILD_TYPE=Release || return 0
+    units release build
+    e2e e2e build build/venv/bin/python tests/e2e --ignore-glob='*/test_peft_*'
+}
+
+# Loops of arithmetic are slow under a sanitizer: the tests of the whole model run in Release only.
+asan() {
+    build asan build-asan -- -DCMAKE_BUILD_TYPE=Debug -DSORA_ASAN=ON || return 0
+    (
+        unset SORA_TEST_MODEL
+        units asan build-asan
+        e2e e2e-asan build-asan build/venv/bin/python tests/e2e -m sanitizer
+    )
+}
+
+# The thread sanitizer needs only what runs on several threads.
+tsan_pattern='^test_(.*pool.*|.*queue.*|registry.*|.*request.*|.*ring|engine_loop.*|.*_threads)$'
+tsan() {
+    local targets
+    cmake -S . -B build-tsan -G Ninja -DCMAKE_BUILD_TYPE=Debug -DSORA_TSAN=ON \
+        >"$results/tsan.build.log" 2>&1
+    targets=$(find tests/unit -name 'test_*.c' -printf '%f\n' | sed 's/\.c$//' |
+        grep -E "$tsan_pattern" | sort)
+    # shellcheck disable=SC2086  # one target a word
+    build tsan build-tsan $targets -- -DCMAKE_BUILD_TYPE=Debug -DSORA_TSAN=ON || return 0
+    (
+        unset SORA_TEST_MODEL
+        units tsan build-tsan -R "$tsan_pattern"
+    )
+}
+
+# A second compiler's warnings are errors too; nothing of it is run.
+clang_build() {
+    CC=clang build clang build-clang -- -DCMAKE_BUILD_TYPE=Debug || return 0
+    echo "clang_build: 1 passed, 0 failed, 0 skipped" >"$results/clang.tidy"
+}
+
+fuzz() {
+    build fuzz build-fuzz -- -DCMAKE_BUILD_TYPE=Release -DSORA_FUZZ=ON \
+        -DCMAKE_C_COMPILER=clang || return 0
+    local target name
+    for target in build-fuzz/fuzz_*; do
+        [ -x "$target" ] || continue
+        name=$(basename "$target")
+        say "fuzz $name"
+        mkdir -p "build-fuzz/found/$name"
+        if "${plain_addresses[@]}" "$target" -max_total_time="$fuzz_seconds" -timeout=10 \
+            -rss_limit_mb=4096 -artifact_prefix="build-fuzz/found/$name-" \
+            "build-fuzz/found/$name" "tests/fuzz/corpus/$name" >"$results/$name.log" 2>&1; then
+            echo "$name: 1 passed, 0 failed, 0 skipped" >"$results/$name.tidy"
+        else
+            record_failure "$name" "$name (the input is in build-fuzz/found)"
+        fi
+    done
+}
+
+peft_tests() {
+    say "environment with PEFT and transformers"
+    [ -x build/venv-peft/bin/python ] || python3 -m venv build/venv-peft
+    if ! build/venv-peft/bin/python -m pip install --quiet --disable-pip-version-check \
+        -r tests/requirements-peft.txt; then
+        record_failure peft "peft: its packages could not be installed"
+        return
+    fi
+    e2e peft build build/venv-peft/bin/python tests/e2e/test_peft_*.py
+}
+
+prepare
+run_tidy
+release
+if [ "$quick" = 0 ]; then
+    asan
+    tsan
+    clang_build
+fi
+if [ "$peft" = 1 ]; then
+    peft_tests
+else
+    record_skip peft "tests/e2e/test_peft_*.py: run with --peft"
+fi
+if [ "$fuzz_seconds" != 0 ]; then
+    fuzz
+fi
+say "done"
+python3 tests/summarize.py "$results"

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+// `sora-server serve`: options, signals, and the life of one server. Main thread only.
+#include <semaphore.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "server/cli.h"
+#include "server/commands.h"
+#include "server/server.h"
+#include "sora/limits.h"
+
+enum compute { COMPUTE_AUTO, COMPUTE_F32, COMPUTE_INT8 };
+
+struct serve_options {
+    struct server_config config;
+    const char *adapter; // for the help only: take_preloads reads them
+    int compute;
+    int log_level;
+};
+
+#define FIELD(name) offsetof(struct serve_options, name)
+static const struct cli_option options[] = {
+    {.kind = CLI_HEADING, .doc = "Model"},
+    {.name = "model",
+     .kind = CLI_TEXT,
+     .offset = FIELD(config.model_path),
+     .arg = "FILE",
+     .doc = "A .gguf file, or a folder with config.json and *.safetensors",
+     .required = true},
+    {.name = "model-name",
+     .kind = CLI_TEXT,
+     .offset = FIELD(config.model_name),
+     .arg = "ID",
+     .doc = "The base's id in the API (default: the stem of FILE)"},
+    {.name = "chat-template",
+     .kind = CLI_TEXT,
+     .offset = FIELD(config.chat_template),
+     .arg = "NAME",
+     .doc = "How chats are written as text (default: what the model's own template is "
+            "recognised as)"},
+    {.kind = CLI_HEADING, .doc = "Adapters"},
+    {.name = "store",
+     .kind = CLI_TEXT,
+     .offset = FIELD(config.store_path),
+     .arg = "DIR",
+     .doc = "Where adapters are kept (default ./sora-store)"},
+    {.name = "adapter",
+     .kind = CLI_TEXT,
+     .offset = FIELD(adapter),
+     .arg = "NAME=FILE",
+     .doc = "Publish an adapter at the start: our file or a PEFT folder; may be repeated"},
+    {.kind = CLI_HEADING, .doc = "Network"},
+    {.name = "host",
+     .kind = CLI_TEXT,
+     .offset = FIELD(config.host),
+     .arg = "ADDRESS",
+     .doc = "Address to listen on (default 127.0.0.1)"},
+    {.name = "port",
+     .kind = CLI_INT,
+     .offset = FIELD(config.port),
+     .arg = "N",
+     .doc = "Port to listen on; 0 takes a free one, printed at the start (default 8080)",
+     .min = 0,
+     .max = 65535},
+    {.name = "queue",
+     .kind = CLI_INT,
+     .offset = FIELD(config.queue_max),
+     .arg = "N",
+     .doc = "Requests that may wait; beyond them the answer is 429 (default 128)",
+     .min = 1,
+     .max = SORA_QUEUE_REQUESTS_MAX},
+    {.kind = CLI_HEADING, .doc = "Machine"},
+    {.name = "threads",
+     .kind = CLI_INT,
+     .offset = FIELD(config.threads),
+     .arg = "N",
+     .doc = "Threads that compute (default: the machine's processors)",
+     .min = 1,
+     .max = SORA_THREADS_MAX},
+    {.name = "compute",
+     .kind = CLI_CHOICE,
+     .offset = FIELD(compute),
+     .arg = "auto|f32|int8",
+     .doc = "Arithmetic of the matrices (default auto, which is f32)"},
+    {.name = "ctx",
+     .kind = CLI_INT,
+     .offset = FIELD(config.context),
+     .arg = "N",
+     .doc = "Most tokens of one request, prompt and answer (default: the model's)",
+     .min = 16,
+     .max = SORA_CONTEXT_MAX},
+    {.name = "max-seqs",
+     .kind = CLI_INT,
+     .offset = FIELD(config.seqs_max),
+     .arg = "N",
+     .doc = "Sequences computed at once (default 32)",
+     .min = 1,
+     .max = SORA_SEQS_MAX},
+    {.name = "kv-memory",
+     .kind = CLI_SIZE,
+     .offset = FIELD(config.kv_bytes),
+     .arg = "SIZE",
+     .doc = "Memory for keys and values, such as 512M (default: what --max-seqs and --ctx need, "
+            "2G at most)"},
+    {.name = "log-level",
+     .kind = CLI_CHOICE,
+     .offset = FIELD(log_level),
+     .arg = "debug|info|warn|error|none",
+     .doc = "What is logged to stderr (default info)"},
+};
+
+static const struct cli_command command = {
+    .doc = "Serve a base model and many adapters of it over an OpenAI-style HTTP API.\v"
+           "More sequences and more context need more memory for keys and values; when it is "
+           "short, requests wait or are computed again, none fails.\n\nExample:\n  sora-server "
+           "serve --model model.gguf --adapter support=support.safetensors",
+    .options = options,
+    .option_count = sizeof options / sizeof options[0],
+};
+
+// Splits "NAME=FILE" in place, which argv allows.
+static bool split_preload(char *text, struct server_preload *preload)
+{
+    char *equals = strchr(text, '=');
+    if (equals == NULL || equals == text || equals[1] == '\0')
+        return false;
+    *equals = '\0';
+    *preload = (struct server_preload){.name = text, .path = equals + 1};
+    return true;
+}
+
+// Takes every --adapter NAME=FILE out of argv: the table of options holds one only.
+static bool take_preloads(int *argc, char **argv, struct server_config *config, int *exit_code)
+{
+    static const char option[] = "--adapter";
+    size_t bytes = sizeof option - 1;
+    int kept = 1;
+    for (int i = 1; i < *argc; i++) {
+        char *text = NULL;
+        if (strcmp(argv[i], option) == 0 && i + 1 < *argc)
+            text = argv[++i];
+        else if (strncmp(argv[i], option, bytes) == 0 && argv[i][bytes] == '=')
+            text = argv[i] + bytes + 1;
+        if (text == NULL) {
+            argv[kept++] = argv[i];
+            continue;
+        }
+        if (config->preload_count == SORA_PRELOAD_COUNT_MAX) {
+            *exit_code = cli_usage(argv[0], "more than %d --adapter", SORA_PRELOAD_COUNT_MAX);
+            return false;
+        }
+        if (!split_preload(text, &config->preloads[config->preload_count])) {
+            *exit_code = cli_usage(argv[0], "--adapter %s: must be NAME=FILE", text);
+            return false;
+        }
+        config->preload_count++;
+    }
+    argv[kept] = NULL;
+    *argc = kept;
+    return true;
+}
+
+static bool read_options(int argc, char **argv, struct serve_options *values, int *exit_code)
+{
+    *values = (struct serve_options){
+        .config = {.store_path = "sora-store",
+                   .host = "127.0.0.1",
+                   .port = 8080,
+                   .queue_max = SORA_QUEUE_REQUESTS_DEFAULT},
+        .log_level = LOG_INFO,
+    };
+    if (!take_preloads(&argc, argv, &values->config, exit_code) ||
+        !cli_parse(&command, argc, argv, values, exit_code))
+        return false;
+    if (values->compute == COMPUTE_INT8) {
+        *exit_code = cli_usage(argv[0], "--compute int8: not built yet; auto and f32 are");
+        return false;
+    }
+    return true;
+}
+
+static sem_t stop_asked;
+
+// The first signal asks for an orderly end; a second one ends the process at once, as by default.
+static void on_signal(int number)
+{
+    (void)number;
+    signal(SIGTERM, SIG_DFL);
+    signal(SIGINT, SIG_DFL);
+    sem_post(&stop_asked);
+}
+
+// From here on; before, while the model loads, a signal just ends the process: nothing has been
+// acknowledged that could be lost.
+static void catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sem_init(&stop_asked, 0, 0);
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+}
+
+static void wait_for_signal(void)
+{
+    while (sem_wait(&stop_asked) != 0)
+        continue;
+    log_info("serve", "stop", "drain_s=%d", SORA_DRAIN_US / 1000000);
+}
+
+static void announce(const struct server *server)
+{
+    const char *host = server->config.host;
+    bool any = strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0;
+    bool brackets = !any && strchr(host, ':') != NULL;
+    printf("listening on http://%s%s%s:%d\n", brackets ? "[" : "", any ? "127.0.0.1" : host,
+           brackets ? "]" : "", (int)http_port(server->http));
+    fflush(stdout);
+}
+
+int cmd_serve(int argc, char **argv)
+{
+    struct serve_options values;
+    struct server *server = NULL;
+    struct sora_error err;
+    int exit_code = CLI_GOOD;
+    if (!read_options(argc, argv, &values, &exit_code))
+        return exit_code;
+    log_set_level((enum log_level)values.log_level);
+    sora_status status = server_open(&values.config, &server, &err);
+    if (status == SORA_OK) {
+        log_info("serve", "listen", "host=%s port=%d", values.config.host,
+                 (int)http_port(server->http));
+        status = server_load(server, &err);
+    }
+    if (status == SORA_OK) {
+        catch_signals();
+        announce(server);
+        wait_for_signal();
+        server_drain(server, SORA_DRAIN_US);
+    } else {
+        exit_code = cli_fail(argv[0], &err);
+    }
+    server_close(server);
+    return exit_code;
+}

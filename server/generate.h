@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// From a decoded completion or chat request to its answer: the adapter is pinned, prompts become
+// tokens, the engine works, events become JSON. Runs on the HTTP worker of the call.
+#ifndef SERVER_GENERATE_H
+#define SERVER_GENERATE_H
+
+#include "server/api_decode.h"
+#include "server/server.h"
+
+// Replies to the call in every case, the refusals included.
+void generate_reply(struct server *server, struct http_call *call, enum api_kind kind);
+
+// Resolves a model's name: *pin stays NULL for the base (or no name at all).
+SORA_CHECKED sora_status generate_pin(struct server *server, const char *name, sora_pin **pin,
+                                      struct api_error *error);
+// Tokens of a prompt, or of the chat when prompt is NULL; malloc'ed.
+SORA_CHECKED sora_status generate_tokens(struct server *server, const struct api_request *api,
+                                         const struct api_prompt *prompt, int32_t **tokens,
+                                         int32_t *token_count, struct api_error *error);
+struct api_limits generate_limits(const struct server *server);
+
+#endif

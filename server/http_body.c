@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reading a request's body: with a limit on bytes, on silence and on slowness, and on the memory
+// that all bodies of a kind hold together. HTTP workers only.
+#include <civetweb.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/clock.h"
+#include "server/http.h"
+#include "sora/limits.h"
+
+#define READ_BYTES 65536
+
+void http_body_free(struct http_body *body)
+{
+    free(body->data);
+    if (body->budget != NULL)
+        atomic_fetch_add(body->budget, (int64_t)body->capacity);
+    *body = (struct http_body){.data = NULL};
+}
+
+// The client sees the refusal only if it can send on: read a refused body off, within reason.
+static void drain(struct http_call *call)
+{
+    char scrap[READ_BYTES];
+    size_t bytes = 0;
+    int64_t until_us = clock_now_us() + SORA_BODY_IDLE_MS * 500LL;
+    call->close = true;
+    while (bytes < SORA_BODY_DRAIN_BYTES_MAX && clock_now_us() < until_us) {
+        int got = mg_read(call->connection, scrap, sizeof scrap);
+        if (got <= 0)
+            return;
+        bytes += (size_t)got;
+    }
+}
+
+// asks_first: the client waits for a word before it sends.
+static sora_status too_large(struct http_call *call, size_t bytes_max, bool asks_first,
+                             struct api_error *error)
+{
+    call->close = true;
+    if (!asks_first)
+        drain(call);
+    return api_error_set(error, API_TOO_LARGE, NULL, NULL,
+                         "the body exceeds the %zu bytes that this route takes", bytes_max);
+}
+
+// Room for at least `need` bytes and a zero.
+static sora_status grow(struct http_body *body, size_t need, size_t bytes_max,
+                        struct api_error *error)
+{
+    if (need < body->capacity)
+        return SORA_OK;
+    size_t capacity = body->capacity > 0 ? body->capacity : READ_BYTES;
+    while (capacity <= need)
+        capacity *= 2;
+    if (capacity > bytes_max + 1)
+        capacity = bytes_max + 1;
+    int64_t more = (int64_t)(capacity - body->capacity);
+    if (body->budget != NULL && atomic_fetch_sub(body->budget, more) < more) {
+        atomic_fetch_add(body->budget, more);
+        return api_error_set(error, API_TOO_MANY, "uploads_busy", NULL,
+                             "other uploads hold all memory that is kept for them: try again "
+                             "later");
+    }
+    char *data = realloc(body->data, capacity);
+    if (data == NULL) {
+        if (body->budget != NULL)
+            atomic_fetch_add(body->budget, more);
+        return api_error_set(error, API_UNAVAILABLE, "no_memory", NULL,
+                             "no memory for a body of %zu bytes", need);
+    }
+    body->data = data;
+    body->capacity = capacity;
+    return SORA_OK;
+}
+
+static bool too_slow(int64_t begin_us, size_t bytes)
+{
+    int64_t allowed_us =
+        SORA_BODY_IDLE_MS * 1000LL + (int64_t)bytes * 1000000 / SORA_BODY_RATE_BYTES;
+    return clock_now_us() - begin_us > allowed_us;
+}
+
+// Why a read ended early.
+static sora_status read_failed(struct http_call *call, int64_t read_us, size_t bytes,
+                               struct api_error *error)
+{
+    call->close = true;
+    if (clock_now_us() - read_us > SORA_BODY_IDLE_MS * 900LL)
+        return api_error_set(error, API_TOO_SLOW, NULL, NULL,
+                             "no byte of the body came for %d s after the first %zu",
+                             SORA_BODY_IDLE_MS / 1000, bytes);
+    return api_error_set(error, API_BAD_REQUEST, "incomplete_body", NULL,
+                         "the body ended or broke off after %zu bytes", bytes);
+}
+
+static sora_status read_all(struct http_call *call, size_t bytes_max, int64_t length,
+                            struct http_body *body, struct api_error *error)
+{
+    int64_t begin_us = clock_now_us();
+    for (;;) {
+        size_t part = READ_BYTES;
+        if (length >= 0 && (size_t)length - body->bytes < part)
+            part = (size_t)length - body->bytes;
+        if (length >= 0 && part == 0)
+            return SORA_OK;
+        if (part > bytes_max - body->bytes)
+            part = bytes_max - body->bytes;
+        if (part == 0) { // exactly full: one more byte is too many
+            char extra;
+            return mg_read(call->connection, &extra, 1) == 0
+                       ? SORA_OK
+                       : too_large(call, bytes_max, false, error);
+        }
+        sora_status status = grow(body, body->bytes + part, bytes_max, error);
+        if (status != SORA_OK) {
+            drain(call);
+            return status;
+        }
+        int64_t read_us = clock_now_us();
+        int got = mg_read(call->connection, body->data + body->bytes, part);
+        if (got == 0 && length < 0)
+            return SORA_OK; // the last chunk
+        if (got <= 0)
+            return read_failed(call, read_us, body->bytes, error);
+        body->bytes += (size_t)got;
+        if (too_slow(begin_us, body->bytes)) {
+            call->close = true;
+            return api_error_set(error, API_TOO_SLOW, NULL, NULL,
+                                 "the body came more slowly than %d bytes a second",
+                                 SORA_BODY_RATE_BYTES);
+        }
+    }
+}
+
+sora_status http_read_body(struct http_call *call, size_t bytes_max, _Atomic int64_t *budget,
+                           struct http_body *body, struct api_error *error)
+{
+    *body = (struct http_body){.budget = budget};
+    int64_t length = mg_get_request_info(call->connection)->content_length;
+    const char *coding = http_header(call, "Transfer-Encoding");
+    bool chunked = coding != NULL && strcasecmp(coding, "chunked") == 0;
+    if (length < 0 && !chunked) {
+        call->close = true;
+        return api_error_set(error, API_NO_LENGTH, NULL, NULL,
+                             "the request needs a Content-Length, or Transfer-Encoding: chunked");
+    }
+    const char *expects = http_header(call, "Expect");
+    bool asks_first = expects != NULL && strcasecmp(expects, "100-continue") == 0;
+    if (length >= 0 && (uint64_t)length > bytes_max)
+        return too_large(call, bytes_max, asks_first, error);
+    static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    if (asks_first && mg_write(call->connection, go_on, sizeof go_on - 1) <= 0)
+        call->close = true;
+    sora_status status = grow(body, 1, bytes_max, error);
+    if (status == SORA_OK)
+        status = read_all(call, bytes_max, chunked ? -1 : length, body, error);
+    if (status == SORA_OK)
+        body->data[body->bytes] = '\0';
+    else
+        http_body_free(body);
+    return status;
+}

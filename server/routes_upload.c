@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bringing adapters in and switching versions: PUT, POST and rollback under /v1/adapters. The file
+// is read, checked, packed and stored on the HTTP worker; running requests notice nothing.
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/json.h"
+#include "server/multipart.h"
+#include "server/routes.h"
+#include "sora/adapter.h"
+
+#define DIGEST_BYTES 65
+#define ROLLBACK_BYTES_MAX 4096
+
+// The digest of If-Match without its quotes; "*" is the digest of whatever is active now. False:
+// the header cannot hold, replied.
+static bool read_condition(struct server *server, struct http_call *call, const char *name,
+                           char digest[DIGEST_BYTES], const char **condition)
+{
+    struct sora_registry_card card;
+    struct api_error error;
+    const char *sent = http_header(call, "If-Match");
+    *condition = NULL;
+    if (sent == NULL)
+        return true;
+    *condition = digest;
+    if (strcmp(sent, "*") == 0) {
+        if (!routes_find_card(server, call, name, &card))
+            return false;
+        memcpy(digest, card.entry.digest, DIGEST_BYTES);
+        return true;
+    }
+    size_t bytes = strlen(sent);
+    bool quoted = bytes >= 2 && sent[0] == '"' && sent[bytes - 1] == '"';
+    sent += quoted;
+    bytes -= quoted ? 2 : 0;
+    if (bytes >= DIGEST_BYTES) {
+        (void)api_error_set(&error, API_PRECONDITION, NULL, NULL,
+                            "If-Match must be \"*\" or the digest of the active version");
+        http_reply_error(call, &error);
+        return false;
+    }
+    memcpy(digest, sent, bytes);
+    digest[bytes] = '\0';
+    return true;
+}
+
+static void publish(struct server *server, struct http_call *call, const char *name,
+                    const void *bytes, size_t byte_count)
+{
+    char digest[DIGEST_BYTES], activate[8] = "";
+    const char *condition;
+    struct sora_registry_card card;
+    struct sora_error cause;
+    bool created = false;
+    if (!read_condition(server, call, name, digest, &condition))
+        return;
+    (void)http_query(call, "activate", activate, sizeof activate);
+    bool stays = strcasecmp(activate, "false") == 0 || strcmp(activate, "0") == 0;
+    sora_status status = sora_registry_publish(server->registry, name, bytes, byte_count, condition,
+                                               !stays, &card, &created, &cause);
+    if (status != SORA_OK) {
+        routes_reply_status(call, API_FROM_ADAPTER, &cause);
+        return;
+    }
+    bool is_new = created && card.version_count == 1;
+    routes_reply_card(server, call, is_new ? API_CREATED : API_OK, &card);
+}
+
+void routes_adapters_put(struct server *server, struct http_call *call, const char *name)
+{
+    struct http_body body;
+    struct api_error error;
+    struct sora_error cause;
+    const char *type = http_header(call, "Content-Type");
+    bool wrong_type = type != NULL && (strncasecmp(type, "multipart/", 10) == 0 ||
+                                       strncasecmp(type, "application/json", 16) == 0);
+    // Refuse before a gigabyte is sent for nothing.
+    sora_status status = sora_store_check_name(name, &cause);
+    if (status != SORA_OK || wrong_type) {
+        call->close = true;
+        if (wrong_type)
+            (void)api_error_set(&error, API_BAD_MEDIA, NULL, NULL,
+                                "the body must be the bytes of the file, as "
+                                "application/octet-stream; a PEFT pair goes to POST /v1/adapters");
+        else
+            (void)api_error_from(&error, API_FROM_ADAPTER, &cause);
+        http_reply_error(call, &error);
+        return;
+    }
+    if (http_read_body(call, SORA_ADAPTER_BYTES_MAX, &server->upload_budget, &body, &error) !=
+        SORA_OK) {
+        http_reply_error(call, &error);
+        return;
+    }
+    publish(server, call, name, body.data, body.bytes);
+    http_body_free(&body);
+}
+
+// The name of a POSTed adapter: the form field, or ?name=.
+static bool find_name(struct http_call *call, const struct multipart *form,
+                      char name[SORA_ADAPTER_NAME_BYTES_MAX + 1])
+{
+    const struct multipart_part *part = multipart_find(form, "name");
+    if (part == NULL)
+        return http_query(call, "name", name, SORA_ADAPTER_NAME_BYTES_MAX + 1);
+    if (part->bytes > SORA_ADAPTER_NAME_BYTES_MAX)
+        return false;
+    memcpy(name, part->data, part->bytes);
+    name[part->bytes] = '\0';
+    return strlen(name) == part->bytes;
+}
+
+// A PEFT pair becomes our file, then goes the way of every upload.
+static void publish_pair(struct server *server, struct http_call *call, const char *name,
+                         const struct multipart_part *config, const struct multipart_part *weights)
+{
+    struct sora_error cause;
+    uint8_t *bytes = NULL;
+    size_t byte_count = 0;
+    char *text = memchr(config->data, '\0', config->bytes) == NULL
+                     ? strndup(config->data, config->bytes)
+                     : NULL;
+    sora_status status = SORA_OK;
+    if (text == NULL)
+        status = sora_fail(&cause, SORA_MALFORMED, "config: is not text");
+    if (status == SORA_OK)
+        status = sora_adapter_from_peft(text, weights->data, weights->bytes, &server->info->base,
+                                        &bytes, &byte_count, &cause);
+    if (status == SORA_OK)
+        publish(server, call, name, bytes, byte_count);
+    else
+        routes_reply_status(call, API_FROM_ADAPTER, &cause);
+    free(text);
+    free(bytes);
+}
+
+static void post_form(struct server *server, struct http_call *call, const struct http_body *body)
+{
+    struct multipart form;
+    struct sora_error cause;
+    struct api_error error;
+    char name[SORA_ADAPTER_NAME_BYTES_MAX + 1];
+    sora_status status =
+        multipart_parse(http_header(call, "Content-Type"), body->data, body->bytes, &form, &cause);
+    if (status == SORA_UNSUPPORTED) {
+        (void)api_error_set(&error, API_BAD_MEDIA, NULL, NULL, "%s", cause.text);
+        http_reply_error(call, &error);
+        return;
+    }
+    if (status != SORA_OK) {
+        routes_reply_status(call, API_FROM_BODY, &cause);
+        return;
+    }
+    const struct multipart_part *config = multipart_find(&form, "config");
+    const struct multipart_part *weights = multipart_find(&form, "weights");
+    bool named = find_name(call, &form, name);
+    if (config == NULL || weights == NULL || !named) {
+        (void)api_error_set(&error, API_BAD_REQUEST, "missing_field",
+                            config == NULL    ? "config"
+                            : weights == NULL ? "weights"
+                                              : "name",
+                            "the form needs config (adapter_config.json), weights "
+                            "(adapter_model.safetensors) and name (or ?name=)");
+        http_reply_error(call, &error);
+        return;
+    }
+    publish_pair(server, call, name, config, weights);
+}
+
+void routes_adapters_post(struct server *server, struct http_call *call, const char *name)
+{
+    (void)name;
+    struct http_body body;
+    struct api_error error;
+    if (http_read_body(call, SORA_ADAPTER_BYTES_MAX, &server->upload_budget, &body, &error) !=
+        SORA_OK) {
+        http_reply_error(call, &error);
+        return;
+    }
+    post_form(server, call, &body);
+    http_body_free(&body);
+}
+
+static sora_status read_version(struct http_call *call, int32_t *version, struct api_error *error)
+{
+    struct http_body body;
+    struct sora_error cause;
+    cJSON *tree = NULL;
+    int64_t number = 0;
+    sora_status status = http_read_body(call, ROLLBACK_BYTES_MAX, NULL, &body, error);
+    if (status != SORA_OK)
+        return status;
+    status = json_parse(body.data, body.bytes, &tree, &cause);
+    if (status == SORA_OK)
+        status = json_get_int(tree, "version", 1, SORA_ADAPTER_VERSION_MAX, &number, &cause);
+    if (status == SORA_OK && number == 0)
+        status = sora_fail(&cause, SORA_MALFORMED, "version: is required, as in {\"version\": 1}");
+    cJSON_Delete(tree);
+    http_body_free(&body);
+    *version = (int32_t)number;
+    if (status != SORA_OK)
+        return api_error_set(error, API_BAD_REQUEST, "invalid_value", "version", "%s", cause.text);
+    return SORA_OK;
+}
+
+void routes_adapters_rollback(struct server *server, struct http_call *call, const char *name)
+{
+    struct sora_registry_card card;
+    struct sora_error cause;
+    struct api_error error;
+    int32_t version = 0;
+    if (read_version(call, &version, &error) != SORA_OK)
+        http_reply_error(call, &error);
+    else if (sora_registry_rollback(server->registry, name, version, &card, &cause) != SORA_OK)
+        routes_reply_status(call, API_FROM_ADAPTER, &cause);
+    else
+        routes_reply_card(server, call, API_OK, &card);
+}

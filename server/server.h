@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// One server: the model, its engine and tokenizer, the store and registry of adapters, and the HTTP
+// side in front of them. cmd_serve owns it; after server_load every pointer in it stays as it is
+// until server_close, so HTTP workers read it without locks.
+//
+// Order of life: server_open listens (everything but /health, /version and /metrics answers 503),
+// server_load brings the model and the adapters, server_drain lets running requests finish,
+// server_close ends it.
+#ifndef SERVER_SERVER_H
+#define SERVER_SERVER_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "server/card.h"
+#include "server/conn_watch.h"
+#include "server/engine_loop.h"
+#include "server/http.h"
+#include "server/metrics.h"
+#include "server/request.h"
+#include "sora/engine.h"
+#include "sora/registry.h"
+#include "sora/store.h"
+#include "sora/text.h"
+
+struct server_preload {
+    const char *name, *path; // --adapter NAME=FILE
+};
+
+struct server_config {
+    const char *model_path;
+    const char *model_name; // NULL: the model's stem
+    const char *store_path;
+    const char *host;
+    int32_t port;
+    int32_t threads, context, seqs_max; // 0: the default
+    size_t kv_bytes;
+    int32_t queue_max;
+    const char *chat_template; // NULL: the model's own
+    struct server_preload preloads[SORA_PRELOAD_COUNT_MAX];
+    int32_t preload_count;
+};
+
+enum server_state { SERVER_STARTING, SERVER_READY, SERVER_DRAINING };
+
+struct server {
+    struct server_config config;
+    _Atomic int state; // enum server_state
+    int64_t started_s; // Unix time
+
+    sora_model *model;
+    const struct sora_model_info *info;
+    char base_name[SORA_ADAPTER_NAME_BYTES_MAX + 1];
+    sora_tokenizer *tokenizer; // NULL: the model has none
+    int32_t *end_tokens;
+    int32_t end_token_count;
+    int32_t context_max; // tokens in one sequence
+    sora_engine *engine;
+    struct engine_loop *loop;
+    sora_store *store;
+    sora_registry *registry;
+
+    struct metrics metrics;
+    struct request_table requests;
+    struct card_cache cards;
+    _Atomic int64_t upload_budget; // bytes of adapter bodies that may still be taken into memory
+    _Atomic int32_t calls;         // being handled, but for health checks
+    struct conn_watch *watch;
+    struct http_server *http;
+};
+
+// Takes a copy of the config's struct; its strings are borrowed.
+SORA_CHECKED sora_status server_open(const struct server_config *config, struct server **server,
+                                     struct sora_error *err);
+SORA_CHECKED sora_status server_load(struct server *server, struct sora_error *err);
+// No new requests; waits until the running ones are done, timeout_us at most.
+void server_drain(struct server *server, int64_t timeout_us);
+void server_close(struct server *server); // accepts NULL
+
+#endif

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+// Monotonic time for durations and deadlines, Unix time for records only.
+#ifndef BASE_CLOCK_H
+#define BASE_CLOCK_H
+
+#include <stdint.h>
+
+int64_t clock_now_us(void); // monotonic
+int64_t clock_unix_s(void);
+void clock_sleep_us(int64_t us);
+
+#endif

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernels by instruction set: what the files of one kernel share, and how a test runs a
+// chosen one. Callers use the public functions, which take the best that cpu_isa() offers.
+// Where no AVX-512 body exists, the AVX2 one runs in its place. Private to src/kernel and tests.
+#ifndef KERNEL_DISPATCH_H
+#define KERNEL_DISPATCH_H
+
+#include "base/cpu.h"
+#include "kernel/activation.h"
+#include "kernel/attention.h"
+#include "kernel/lora_matmul.h"
+#include "kernel/matmul.h"
+
+// --- matmul ---
+// k that a panel is unpacked for at a time: 256 x 16 floats are 16 KB, half of a first cache.
+#define MATMUL_CHUNK_VALUES 256
+
+struct matmul_job {
+    const struct weight *weight;
+    const float *x; // [m, d_in]
+    int32_t m;
+    float *y; // [m, d_out]
+};
+// Panels [first, first + count) of a job. unpacked: one thread's scratch, 64-byte aligned,
+// [MATMUL_CHUNK_VALUES][16].
+typedef void matmul_panels_fn(const struct matmul_job *job, int32_t first, int32_t count,
+                              float *unpacked);
+matmul_panels_fn matmul_panels_portable, matmul_panels_avx2, matmul_panels_avx512;
+void matmul_on(enum cpu_isa isa, struct pool *pool, const struct weight *weight, const float *x,
+               int32_t m, float *y, float *scratch);
+
+// --- lora_matmul ---
+// Ranks [first, end) of one module for the rows of one group: t[i][rank] = a[rank] . x[rows[i]].
+struct lora_shrink {
+    enum sora_dtype dtype;
+    const void *a; // [rank, d_in]
+    const float *x;
+    int32_t d_in;
+    const int32_t *rows;
+    int32_t row_count;
+    float scale; // t is multiplied by it
+    float *t;    // [row_count, rank]
+    int32_t rank;
+};
+// Outputs [first, end) of one module for the rows of one group:
+// y[rows[i]][o] += t[i][r] * bt[r][o] for each r in turn.
+struct lora_expand {
+    enum sora_dtype dtype;
+    const void *bt; // [rank, d_out]
+    const float *t; // [row_count, rank]
+    int32_t rank;
+    const int32_t *rows;
+    int32_t row_count;
+    float *y;
+    int32_t d_out;
+};
+typedef void lora_shrink_fn(const struct lora_shrink *work, int32_t first, int32_t end);
+typedef void lora_expand_fn(const struct lora_expand *work, int32_t first, int32_t end);
+lora_shrink_fn lora_shrink_portable, lora_shrink_avx2;
+lora_expand_fn lora_expand_portable, lora_expand_avx2;
+int64_t lora_matmul_on(enum cpu_isa isa, struct pool *pool, const struct lora_group *groups,
+                       int32_t group_count, int32_t layer, enum sora_proj proj, const float *x,
+                       int32_t d_in, float *y, int32_t d_out, float *scratch);
+
+// --- attention ---
+// The first position that a row at `pos` attends to.
+static inline int32_t attention_start(const struct attention_shape *shape, int32_t pos)
+{
+    return shape->window > 0 && pos >= shape->window ? pos - shape->window + 1 : 0;
+}
+
+// The heads of one row that read kv head `kv_head`. q and out are those of the row. scores:
+// [H / G][score_stride], score_stride a multiple of 8 and no less than the row's positions.
+typedef void attention_task_fn(const struct attention_shape *shape,
+                               const struct attention_cache *cache, const struct attention_row *row,
+                               int32_t kv_head, const float *q, float *out, float *scores,
+                               size_t score_stride);
+attention_task_fn attention_task_portable, attention_task_avx2;
+void attention_on(enum cpu_isa isa, struct pool *pool, const struct attention_shape *shape,
+                  const struct attention_cache *cache, const struct attention_row *rows, int32_t m,
+                  const float *q, float *out, float *scratch, int32_t context_max);
+
+// --- activation ---
+typedef void swiglu_fn(const float *gate, const float *up, size_t count, float *out);
+typedef void swiglu_backward_fn(const float *gate, const float *up, const float *dout, size_t count,
+                                float *dgate, float *dup);
+swiglu_fn swiglu_portable, swiglu_avx2;
+swiglu_backward_fn swiglu_backward_portable, swiglu_backward_avx2;
+// e^x elementwise, the one that softmax and silu use; out may be x.
+typedef void exp_fn(const float *x, size_t count, float *out);
+exp_fn exp_portable, exp_avx2;
+
+#endif

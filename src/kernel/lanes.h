@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// Float lanes: the few vector operations that the kernels are written in, once per instruction
+// set. A kernel's body is a header that is compiled for each of them; every operation here rounds
+// the same way everywhere, so one body gives the same bits on every machine. Which set is chosen
+// follows the flags of the including file: AVX2 with FMA and F16C, plain C otherwise, and AVX-512
+// where LANES_AVX512 is defined first. 8 lanes, 16 with AVX-512. Private to src/kernel.
+#ifndef KERNEL_LANES_H
+#define KERNEL_LANES_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "base/half.h"
+#include "sora/lora.h"
+
+#define LANES_FN static inline __attribute__((always_inline))
+
+#if defined(LANES_AVX512)
+#include "kernel/lanes_avx512.h"
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#include "kernel/lanes_avx2.h"
+#else
+#include "kernel/lanes_portable.h"
+#endif
+
+// The first `count` lanes of memory, zeros above; count may be VEC_LANES or more.
+LANES_FN vec vec_load_part(const float *from, int32_t count)
+{
+    if (count >= VEC_LANES)
+        return vec_load(from);
+    float lanes[VEC_LANES] = {0};
+    for (int32_t i = 0; i < count; i++)
+        lanes[i] = from[i];
+    return vec_load(lanes);
+}
+
+LANES_FN void vec_store_part(float *to, vec value, int32_t count)
+{
+    if (count >= VEC_LANES) {
+        vec_store(to, value);
+        return;
+    }
+    float lanes[VEC_LANES];
+    vec_store(lanes, value);
+    for (int32_t i = 0; i < count; i++)
+        to[i] = lanes[i];
+}
+
+// Lanes from element `index` on of an array of `dtype`.
+LANES_FN vec vec_load_as(enum sora_dtype dtype, const void *array, size_t index)
+{
+    if (dtype == SORA_F32)
+        return vec_load((const float *)array + index);
+    const uint16_t *halves = (const uint16_t *)array + index;
+    return dtype == SORA_F16 ? vec_load_f16(halves) : vec_load_bf16(halves);
+}
+
+LANES_FN vec vec_load_part_as(enum sora_dtype dtype, const void *array, size_t index, int32_t count)
+{
+    if (count >= VEC_LANES)
+        return vec_load_as(dtype, array, index);
+    if (dtype == SORA_F32)
+        return vec_load_part((const float *)array + index, count);
+    uint16_t halves[VEC_LANES] = {0};
+    memcpy(halves, (const uint16_t *)array + index, (size_t)count * sizeof(uint16_t));
+    return vec_load_as(dtype, halves, 0);
+}
+
+#if VEC_LANES == 8
+// Sum of the lanes, always as ((0+1)+(2+3)) + ((4+5)+(6+7)).
+LANES_FN float vec_sum(vec value)
+{
+    float f[8];
+    vec_store(f, value);
+    return ((f[0] + f[1]) + (f[2] + f[3])) + ((f[4] + f[5]) + (f[6] + f[7]));
+}
+
+// e^x: Cephes' expf (S. Moshier) on r = x - n ln 2, then two exact scalings, so that results
+// down to the subnormals and up to infinity come out right. Within 2 ulp; NaN stays NaN.
+LANES_FN vec vec_exp(vec x)
+{
+    const vec magic = vec_set1(12582912.0f); // 1.5 * 2^23: adding it rounds to an integer
+    x = vec_min(vec_set1(89.0f), vec_max(vec_set1(-104.0f), x));
+    vec t = vec_fma(x, vec_set1(1.44269504088896341f), magic);
+    vec n = vec_sub(t, magic);
+    vec r = vec_fma(n, vec_set1(-0.693359375f), x);
+    r = vec_fma(n, vec_set1(2.12194440e-4f), r);
+    vec p = vec_set1(1.9875691500e-4f);
+    p = vec_fma(p, r, vec_set1(1.3981999507e-3f));
+    p = vec_fma(p, r, vec_set1(8.3334519073e-3f));
+    p = vec_fma(p, r, vec_set1(4.1665795894e-2f));
+    p = vec_fma(p, r, vec_set1(1.6666665459e-1f));
+    p = vec_fma(p, r, vec_set1(5.0000001201e-1f));
+    p = vec_add(vec_fma(vec_mul(r, r), p, r), vec_set1(1.0f));
+    ivec exponent = ivec_sub(vec_bits(t), vec_bits(magic));
+    ivec half = ivec_sra(exponent, 1);
+    ivec rest = ivec_sub(exponent, half);
+    vec scale_half = vec_from_bits(ivec_sll(ivec_add(half, ivec_set1(127)), 23));
+    vec scale_rest = vec_from_bits(ivec_sll(ivec_add(rest, ivec_set1(127)), 23));
+    return vec_mul(vec_mul(p, scale_half), scale_rest);
+}
+#endif
+
+#endif

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+// The bodies of lora_shrink and lora_expand, compiled once per instruction set by lora_matmul.c
+// and lora_matmul_avx2.c, which define LORA_SUFFIX.
+// A dot product over d_in runs in 16 lanes (two vectors of 8): lane l sums k = l, l + 16, ... by
+// fused multiply-adds, a ragged end is filled with zeros, then first and second vector are added
+// and their lanes summed in the order of vec_sum. How many ranks or rows are done side by side
+// has no part in it.
+#include "kernel/kernel_dispatch.h"
+#include "kernel/lanes.h"
+
+#define LORA_DOT_VALUES (2 * VEC_LANES)
+
+#define LORA_PASTE_AGAIN(name, suffix) name##_##suffix
+#define LORA_PASTE(name, suffix) LORA_PASTE_AGAIN(name, suffix)
+
+// Adds the products of k .. k + 15 (or as many as there are) to acc [ranks][rows][2].
+LANES_FN void dot_step(enum sora_dtype dtype, int ranks, int rows, const void *a, size_t a_first,
+                       size_t d_in, const float *const *x, size_t k, int32_t left, vec *acc)
+{
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; half++) {
+        int32_t count = left - half * VEC_LANES;
+        size_t at = k + (size_t)(half * VEC_LANES);
+        if (count <= 0)
+            return;
+        vec each[2];
+#pragma GCC unroll 2
+        for (int i = 0; i < rows; i++)
+            each[i] = vec_load_part(x[i] + at, count);
+#pragma GCC unroll 4
+        for (int r = 0; r < ranks; r++) {
+            vec w = vec_load_part_as(dtype, a, a_first + (size_t)r * d_in + at, count);
+#pragma GCC unroll 2
+            for (int i = 0; i < rows; i++) {
+                vec *to = &acc[(r * rows + i) * 2 + half];
+                *to = vec_fma(w, each[i], *to);
+            }
+        }
+    }
+}
+
+// `ranks` (up to 4) dot products for each of `rows` (up to 2) rows.
+LANES_FN void shrink_tile(enum sora_dtype dtype, int ranks, int rows,
+                          const struct lora_shrink *work, int32_t rank, int32_t row)
+{
+    const size_t d_in = (size_t)work->d_in, a_first = (size_t)rank * d_in;
+    const float *x[2];
+    vec acc[8];
+#pragma GCC unroll 2
+    for (int i = 0; i < rows; i++)
+        x[i] = work->x + (size_t)work->rows[row + i] * d_in;
+#pragma GCC unroll 8
+    for (int i = 0; i < 2 * ranks * rows; i++)
+        acc[i] = vec_zero();
+    size_t k = 0;
+    for (; k + LORA_DOT_VALUES <= d_in; k += LORA_DOT_VALUES)
+        dot_step(dtype, ranks, rows, work->a, a_first, d_in, x, k, LORA_DOT_VALUES, acc);
+    dot_step(dtype, ranks, rows, work->a, a_first, d_in, x, k, (int32_t)(d_in - k), acc);
+#pragma GCC unroll 8
+    for (int i = 0; i < ranks * rows; i++) {
+        float *t = work->t + (size_t)(row + i % rows) * (size_t)work->rank;
+        t[rank + i / rows] = work->scale * vec_sum(vec_add(acc[2 * i], acc[2 * i + 1]));
+    }
+}
+
+LANES_FN void shrink_as(enum sora_dtype dtype, const struct lora_shrink *work, int32_t first,
+                        int32_t end)
+{
+    int32_t row = 0;
+    for (; row + 2 <= work->row_count; row += 2) {
+        int32_t rank = first;
+        for (; rank + 2 <= end; rank += 2)
+            shrink_tile(dtype, 2, 2, work, rank, row);
+        if (rank < end)
+            shrink_tile(dtype, 1, 2, work, rank, row);
+    }
+    if (row == work->row_count)
+        return;
+    int32_t rank = first;
+    for (; rank + 4 <= end; rank += 4)
+        shrink_tile(dtype, 4, 1, work, rank, row);
+    for (; rank < end; rank++)
+        shrink_tile(dtype, 1, 1, work, rank, row);
+}
+
+void LORA_PASTE(lora_shrink, LORA_SUFFIX)(const struct lora_shrink *work, int32_t first,
+                                          int32_t end)
+{
+    if (work->dtype == SORA_F32)
+        shrink_as(SORA_F32, work, first, end);
+    else if (work->dtype == SORA_F16)
+        shrink_as(SORA_F16, work, first, end);
+    else
+        shrink_as(SORA_BF16, work, first, end);
+}
+
+// `vecs` vectors of outputs from o on, for each of `rows` (up to 2) rows; the last vector may be
+// ragged.
+LANES_FN void expand_tile(enum sora_dtype dtype, int vecs, int rows, const struct lora_expand *work,
+                          int32_t row, int32_t o, int32_t left)
+{
+    const size_t d_out = (size_t)work->d_out;
+    const float *t = work->t + (size_t)row * (size_t)work->rank;
+    float *y[2];
+    vec acc[8];
+#pragma GCC unroll 2
+    for (int i = 0; i < rows; i++)
+        y[i] = work->y + (size_t)work->rows[row + i] * d_out + o;
+#pragma GCC unroll 8
+    for (int i = 0; i < rows * vecs; i++) {
+        int32_t at = i % vecs * VEC_LANES;
+        acc[i] = vec_load_part(y[i / vecs] + at, left - at);
+    }
+    for (int32_t r = 0; r < work->rank; r++) {
+#pragma GCC unroll 8
+        for (int v = 0; v < vecs; v++) {
+            int32_t at = v * VEC_LANES;
+            vec b =
+                vec_load_part_as(dtype, work->bt, (size_t)r * d_out + (size_t)(o + at), left - at);
+#pragma GCC unroll 2
+            for (int i = 0; i < rows; i++)
+                acc[i * vecs + v] = vec_fma(vec_set1(t[(size_t)i * (size_t)work->rank + (size_t)r]),
+                                            b, acc[i * vecs + v]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < rows * vecs; i++) {
+        int32_t at = i % vecs * VEC_LANES;
+        vec_store_part(y[i / vecs] + at, acc[i], left - at);
+    }
+}
+
+LANES_FN void expand_rows(enum sora_dtype dtype, int vecs, int rows, const struct lora_expand *work,
+                          int32_t row, int32_t first, int32_t end)
+{
+    int32_t o = first;
+    for (; o + vecs * VEC_LANES <= end; o += vecs * VEC_LANES)
+        expand_tile(dtype, vecs, rows, work, row, o, vecs * VEC_LANES);
+    for (; o < end; o += VEC_LANES)
+        expand_tile(dtype, 1, rows, work, row, o, end - o);
+}
+
+LANES_FN void expand_as(enum sora_dtype dtype, const struct lora_expand *work, int32_t first,
+                        int32_t end)
+{
+    int32_t row = 0;
+    for (; row + 2 <= work->row_count; row += 2)
+        expand_rows(dtype, 4, 2, work, row, first, end);
+    if (row < work->row_count)
+        expand_rows(dtype, 8, 1, work, row, first, end);
+}
+
+void LORA_PASTE(lora_expand, LORA_SUFFIX)(const struct lora_expand *work, int32_t first,
+                                          int32_t end)
+{
+    if (work->dtype == SORA_F32)
+        expand_as(SORA_F32, work, first, end);
+    else if (work->dtype == SORA_F16)
+        expand_as(SORA_F16, work, first, end);
+    else
+        expand_as(SORA_BF16, work, first, end);
+}

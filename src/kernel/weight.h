@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// A base weight matrix W [d_out, d_in] as the kernels want it: quantized blocks kept as they are,
+// 16 output rows interleaved (a panel), so that one vector register holds one k of 16 outputs.
+// d_out is padded to whole panels with zero rows. Immutable once packed; the model owns it.
+#ifndef KERNEL_WEIGHT_H
+#define KERNEL_WEIGHT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "sora/status.h"
+
+// Numbers are GGML's type ids, the names the ones GGUF and HF users know.
+enum weight_type {
+    WEIGHT_F32 = 0,
+    WEIGHT_F16 = 1,
+    WEIGHT_Q4_0 = 2,
+    WEIGHT_Q4_1 = 3,
+    WEIGHT_Q8_0 = 8,
+    WEIGHT_BF16 = 30
+};
+
+#define WEIGHT_PANEL_ROWS 16
+
+struct weight {
+    enum weight_type type;
+    int32_t d_out, d_in;
+    void *panels; // packed data, 64-byte aligned
+    size_t bytes;
+};
+
+// NULL for an unknown type id.
+const char *weight_type_name(int32_t type);
+bool weight_type_known(int32_t type);
+int32_t weight_type_block_values(enum weight_type type); // 1 or 32
+int32_t weight_type_block_bytes(enum weight_type type);
+// Bytes of one source row of d_in values; 0 when d_in is no multiple of the block.
+size_t weight_type_row_bytes(enum weight_type type, int32_t d_in);
+
+// Allocates for a shape; SORA_NO_MEMORY.
+SORA_CHECKED sora_status weight_init(struct weight *weight, enum weight_type type, int32_t d_out,
+                                     int32_t d_in, struct sora_error *err);
+void weight_deinit(struct weight *weight);
+// Packs one panel from 16 source rows in GGML's (or the HF file's) layout; NULL rows are zeros.
+// Different panels may be packed by different threads.
+void weight_pack_panel(struct weight *weight, int32_t panel,
+                       const void *const rows[WEIGHT_PANEL_ROWS]);
+int32_t weight_panel_count(const struct weight *weight);
+
+// One source row of any type to f32: out [d_in]. Bit-exact with GGML's dequantization.
+void quant_row_to_f32(enum weight_type type, const void *row, int32_t d_in, float *out);
+
+// Row `row` of W as f32, out [d_in]: the embedding lookup.
+void weight_row_to_f32(const struct weight *weight, int32_t row, float *out);
+// Rows [row_first, row_first + row_count) as f32, row-major, out [row_count, d_in]: for sgemm.
+void weight_rows_to_f32(const struct weight *weight, int32_t row_first, int32_t row_count,
+                        float *out);
+
+#endif

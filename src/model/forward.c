@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+// One decoder layer after another: norm, q k v (+ adapters), RoPE, cache, attention, o, norm,
+// SwiGLU MLP. Rows never mix but in attention, and there only with their own sequence.
+#include "model/forward.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/arena.h"
+#include "base/clock.h"
+#include "kernel/activation.h"
+#include "kernel/matmul.h"
+#include "kernel/norm.h"
+#include "kernel/rope.h"
+
+#define SWIGLU_ROWS 4 // rows of one pool task: a few microseconds
+
+static int32_t max_of(const int32_t *values, int32_t count)
+{
+    int32_t max = 0;
+    for (int32_t i = 0; i < count; i++)
+        max = values[i] > max ? values[i] : max;
+    return max;
+}
+
+static size_t scratch_of_matmul(const struct sora_base *base, int32_t threads)
+{
+    int32_t widest = max_of(base->d_in, SORA_PROJ_COUNT);
+    return matmul_scratch_count(widest, threads);
+}
+
+static size_t scratch_of_lora(const struct sora_base *base, int32_t rows_max)
+{
+    int32_t rank_max = 0; // no valid module has more ranks than its narrower side
+    for (int proj = 0; proj < SORA_PROJ_COUNT; proj++) {
+        int32_t narrow =
+            base->d_in[proj] < base->d_out[proj] ? base->d_in[proj] : base->d_out[proj];
+        rank_max = narrow > rank_max ? narrow : rank_max;
+    }
+    return lora_matmul_scratch_count(rows_max, rank_max);
+}
+
+static sora_status alloc_floats(struct forward *forward, const struct sora_engine_options *options,
+                                struct sora_error *err)
+{
+    const struct sora_base *base = &forward->model->info.base;
+    size_t rows = (size_t)options->rows_max;
+    size_t logit_rows = (size_t)options->logit_rows_max;
+    int32_t threads = pool_threads(forward->pool);
+    const struct {
+        float **out;
+        size_t count, width;
+    } buffers[] = {
+        {&forward->rope, (size_t)options->context_max, (size_t)base->head_dim},
+        {&forward->x, rows, (size_t)base->hidden},
+        {&forward->normed, rows, (size_t)base->hidden},
+        {&forward->q, rows, (size_t)base->d_out[SORA_PROJ_Q]},
+        {&forward->k, rows, (size_t)base->d_out[SORA_PROJ_K]},
+        {&forward->v, rows, (size_t)base->d_out[SORA_PROJ_V]},
+        {&forward->attended, rows, (size_t)base->d_out[SORA_PROJ_Q]},
+        {&forward->gate, rows, (size_t)base->intermediate},
+        {&forward->up, rows, (size_t)base->intermediate},
+        {&forward->logit_x, logit_rows, (size_t)base->hidden},
+        {&forward->logits, logit_rows, (size_t)base->vocab_size},
+        {&forward->matmul_scratch, scratch_of_matmul(base, threads), 1},
+        {&forward->lora_scratch, scratch_of_lora(base, options->rows_max), 1},
+        {&forward->attention_scratch,
+         attention_scratch_count(&forward->shape, options->context_max, threads), 1},
+    };
+    for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) {
+        size_t count = 0;
+        if (checked_mul(buffers[i].count, buffers[i].width, &count))
+            *buffers[i].out = aligned_calloc(count + 1, sizeof(float));
+        if (*buffers[i].out == NULL)
+            return sora_fail(err, SORA_NO_MEMORY, "a step buffer of %zu x %zu does not fit",
+                             buffers[i].count, buffers[i].width);
+    }
+    return SORA_OK;
+}
+
+sora_status forward_init(struct forward *forward, const struct sora_model *model, struct pool *pool,
+                         struct kvcache *cache, const struct sora_engine_options *options,
+                         struct sora_error *err)
+{
+    memset(forward, 0, sizeof *forward);
+    const struct sora_base *base = &model->info.base;
+    forward->model = model;
+    forward->pool = pool;
+    forward->cache = cache;
+    forward->rows_max = options->rows_max;
+    forward->logit_rows_max = options->logit_rows_max;
+    forward->context_max = options->context_max;
+    forward->shape = (struct attention_shape){.head_count = base->head_count,
+                                              .kv_head_count = base->kv_head_count,
+                                              .head_dim = base->head_dim,
+                                              .window = model->config.sliding_window};
+    // As torch does: 1 / sqrt in double, then f32.
+    forward->shape.scale = (float)(1.0 / __builtin_sqrt((double)base->head_dim));
+
+    size_t rows = (size_t)options->rows_max;
+    struct forward_batch *batch = &forward->batch;
+    batch->tokens = calloc(rows, sizeof *batch->tokens);
+    batch->positions = calloc(rows, sizeof *batch->positions);
+    batch->rows = calloc(rows, sizeof *batch->rows);
+    batch->slots = calloc(rows, sizeof *batch->slots);
+    batch->groups = calloc(rows, sizeof *batch->groups);
+    batch->group_rows = calloc(rows, sizeof *batch->group_rows);
+    batch->logit_rows = calloc((size_t)options->logit_rows_max, sizeof *batch->logit_rows);
+    sora_status status = SORA_OK;
+    if (batch->tokens == NULL || batch->positions == NULL || batch->rows == NULL ||
+        batch->slots == NULL || batch->groups == NULL || batch->group_rows == NULL ||
+        batch->logit_rows == NULL)
+        status = sora_fail(err, SORA_NO_MEMORY, "out of memory");
+    if (status == SORA_OK)
+        status = alloc_floats(forward, options, err);
+    if (status != SORA_OK) {
+        forward_deinit(forward);
+        return status;
+    }
+    rope_table(model->inv_freq, base->head_dim, options->context_max, forward->rope);
+    return SORA_OK;
+}
+
+void forward_deinit(struct forward *forward)
+{
+    struct forward_batch *batch = &forward->batch;
+    void *memory[] = {forward->rope,
+                      forward->x,
+                      forward->normed,
+                      forward->q,
+                      forward->k,
+                      forward->v,
+                      forward->attended,
+                      forward->gate,
+                      forward->up,
+                      forward->logit_x,
+                      forward->logits,
+                      forward->matmul_scratch,
+                      forward->lora_scratch,
+                      forward->attention_scratch,
+                      batch->tokens,
+                      batch->positions,
+                      batch->rows,
+                      batch->slots,
+                      batch->groups,
+                      batch->group_rows,
+                      batch->logit_rows};
+    for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
+        free(memory[i]);
+    memset(forward, 0, sizeof *forward);
+}
+
+// y = W x, plus each row's adapter.
+static void project(struct forward *forward, int32_t layer, enum sora_proj proj, const float *x,
+                    float *y, struct sora_step_stats *stats)
+{
+    const struct forward_batch *batch = &forward->batch;
+    const struct weight *weight = &forward->model->weights.layers[layer].projections[proj];
+    int64_t start_us = clock_now_us();
+    matmul(forward->pool, weight, x, batch->row_count, y, forward->matmul_scratch);
+    int64_t middle_us = clock_now_us();
+    stats->base_matmul_us += middle_us - start_us;
+    if (batch->group_count == 0)
+        return;
+    stats->rank_sum += lora_matmul(forward->pool, batch->groups, batch->group_count, layer, proj, x,
+                                   weight->d_in, y, weight->d_out, forward->lora_scratch);
+    stats->adapter_us += clock_now_us() - middle_us;
+}
+
+static void add_bias(float *y, const float *bias, int32_t m, int32_t width)
+{
+    if (bias == NULL)
+        return;
+    for (int32_t i = 0; i < m; i++)
+        for (int32_t j = 0; j < width; j++)
+            y[(size_t)i * (size_t)width + (size_t)j] += bias[j];
+}
+
+static void add_rows(float *x, const float *y, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        x[i] += y[i];
+}
+
+// Writes the rows' keys and values into their slots: [G][T][D] within a block.
+static void store_kv(struct forward *forward, int32_t layer)
+{
+    const struct sora_base *base = &forward->model->info.base;
+    struct kvcache *cache = forward->cache;
+    size_t head_dim = (size_t)base->head_dim, kv_heads = (size_t)base->kv_head_count;
+    for (int32_t i = 0; i < forward->batch.row_count; i++) {
+        size_t slot = (size_t)forward->batch.slots[i];
+        size_t block = slot / SORA_KV_BLOCK_TOKENS, offset = slot % SORA_KV_BLOCK_TOKENS;
+        size_t start = (size_t)layer * cache->layer_stride + block * cache->block_stride;
+        for (size_t head = 0; head < kv_heads; head++) {
+            size_t to = start + (head * SORA_KV_BLOCK_TOKENS + offset) * head_dim;
+            size_t from = ((size_t)i * kv_heads + head) * head_dim;
+            memcpy(cache->keys + to, forward->k + from, head_dim * sizeof(float));
+            memcpy(cache->values + to, forward->v + from, head_dim * sizeof(float));
+        }
+    }
+}
+
+static void attention_part(struct forward *forward, int32_t layer, struct sora_step_stats *stats)
+{
+    const struct sora_base *base = &forward->model->info.base;
+    const struct weights_layer *weights = &forward->model->weights.layers[layer];
+    const struct forward_batch *batch = &forward->batch;
+    int32_t m = batch->row_count;
+    float eps = forward->model->config.norm_eps;
+
+    rmsnorm(forward->x, weights->attention_norm, eps, m, base->hidden, forward->normed);
+    project(forward, layer, SORA_PROJ_Q, forward->normed, forward->q, stats);
+    project(forward, layer, SORA_PROJ_K, forward->normed, forward->k, stats);
+    project(forward, layer, SORA_PROJ_V, forward->normed, forward->v, stats);
+    add_bias(forward->q, weights->q_bias, m, base->d_out[SORA_PROJ_Q]);
+    add_bias(forward->k, weights->k_bias, m, base->d_out[SORA_PROJ_K]);
+    add_bias(forward->v, weights->v_bias, m, base->d_out[SORA_PROJ_V]);
+
+    int64_t start_us = clock_now_us();
+    if (weights->q_norm != NULL)
+        rmsnorm(forward->q, weights->q_norm, eps, m * base->head_count, base->head_dim, forward->q);
+    if (weights->k_norm != NULL)
+        rmsnorm(forward->k, weights->k_norm, eps, m * base->kv_head_count, base->head_dim,
+                forward->k);
+    rope_apply(forward->q, m, base->head_count, base->head_dim, forward->rope, batch->positions);
+    rope_apply(forward->k, m, base->kv_head_count, base->head_dim, forward->rope, batch->positions);
+    store_kv(forward, layer);
+    struct attention_cache cache = {
+        .keys = forward->cache->keys + (size_t)layer * forward->cache->layer_stride,
+        .values = forward->cache->values + (size_t)layer * forward->cache->layer_stride,
+        .block_stride = forward->cache->block_stride};
+    attention(forward->pool, &forward->shape, &cache, batch->rows, m, forward->q, forward->attended,
+              forward->attention_scratch, forward->context_max);
+    stats->attention_us += clock_now_us() - start_us;
+
+    project(forward, layer, SORA_PROJ_O, forward->attended, forward->normed, stats);
+    add_rows(forward->x, forward->normed, (size_t)m * (size_t)base->hidden);
+}
+
+static void swiglu_rows(void *context, int32_t index, int32_t thread)
+{
+    (void)thread;
+    struct forward *forward = context;
+    size_t width = (size_t)forward->model->info.base.intermediate;
+    int32_t first = index * SWIGLU_ROWS, left = forward->batch.row_count - first;
+    size_t count = (size_t)(left < SWIGLU_ROWS ? left : SWIGLU_ROWS) * width;
+    float *gate = forward->gate + (size_t)first * width;
+    swiglu(gate, forward->up + (size_t)first * width, count, gate);
+}
+
+static void mlp_part(struct forward *forward, int32_t layer, struct sora_step_stats *stats)
+{
+    const struct sora_base *base = &forward->model->info.base;
+    int32_t m = forward->batch.row_count;
+    rmsnorm(forward->x, forward->model->weights.layers[layer].mlp_norm,
+            forward->model->config.norm_eps, m, base->hidden, forward->normed);
+    project(forward, layer, SORA_PROJ_GATE, forward->normed, forward->gate, stats);
+    project(forward, layer, SORA_PROJ_UP, forward->normed, forward->up, stats);
+    pool_run(forward->pool, (m + SWIGLU_ROWS - 1) / SWIGLU_ROWS, swiglu_rows, forward);
+    project(forward, layer, SORA_PROJ_DOWN, forward->gate, forward->normed, stats);
+    add_rows(forward->x, forward->normed, (size_t)m * (size_t)base->hidden);
+}
+
+static void logits_part(struct forward *forward, struct sora_step_stats *stats)
+{
+    const struct sora_model *model = forward->model;
+    const struct forward_batch *batch = &forward->batch;
+    if (batch->logit_row_count == 0)
+        return;
+    size_t hidden = (size_t)model->info.base.hidden;
+    for (int32_t i = 0; i < batch->logit_row_count; i++)
+        memcpy(forward->logit_x + (size_t)i * hidden,
+               forward->x + (size_t)batch->logit_rows[i] * hidden, hidden * sizeof(float));
+    rmsnorm(forward->logit_x, model->weights.output_norm, model->config.norm_eps,
+            batch->logit_row_count, (int32_t)hidden, forward->logit_x);
+    int64_t start_us = clock_now_us();
+    matmul(forward->pool, &model->weights.output, forward->logit_x, batch->logit_row_count,
+           forward->logits, forward->matmul_scratch);
+    stats->base_matmul_us += clock_now_us() - start_us;
+}
+
+void forward_run(struct forward *forward, struct sora_step_stats *stats)
+{
+    const struct sora_base *base = &forward->model->info.base;
+    for (int32_t i = 0; i < forward->batch.row_count; i++)
+        weight_row_to_f32(&forward->model->weights.embedding, forward->batch.tokens[i],
+                          forward->x + (size_t)i * (size_t)base->hidden);
+    for (int32_t layer = 0; layer < base->layer_count; layer++) {
+        attention_part(forward, layer, stats);
+        mlp_part(forward, layer, stats);
+    }
+    logits_part(forward, stats);
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/kvcache.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/arena.h"
+#include "base/assert.h"
+#include "sora/limits.h"
+
+size_t kvcache_block_bytes(int32_t layer_count, int32_t kv_head_count, int32_t head_dim)
+{
+    return (size_t)2 * (size_t)layer_count * (size_t)kv_head_count * SORA_KV_BLOCK_TOKENS *
+           (size_t)head_dim * sizeof(float);
+}
+
+static float *map_floats(size_t bytes)
+{
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+sora_status kvcache_init(struct kvcache *cache, int32_t layer_count, int32_t kv_head_count,
+                         int32_t head_dim, int32_t block_count, int32_t seq_count,
+                         int32_t context_max, struct sora_error *err)
+{
+    memset(cache, 0, sizeof *cache);
+    cache->layer_count = layer_count;
+    cache->block_count = block_count;
+    cache->seq_count = seq_count;
+    cache->blocks_per_seq_max = (context_max + SORA_KV_BLOCK_TOKENS - 1) / SORA_KV_BLOCK_TOKENS;
+    cache->block_stride = (size_t)kv_head_count * SORA_KV_BLOCK_TOKENS * (size_t)head_dim;
+    cache->layer_stride = cache->block_stride * (size_t)block_count;
+
+    size_t table_count = 0;
+    bool fits =
+        checked_mul(cache->layer_stride * sizeof(float), (size_t)layer_count, &cache->map_bytes) &&
+        checked_mul((size_t)seq_count, (size_t)cache->blocks_per_seq_max, &table_count);
+    if (fits) {
+        cache->keys = map_floats(cache->map_bytes);
+        cache->values = map_floats(cache->map_bytes);
+        cache->free_blocks = calloc((size_t)block_count, sizeof *cache->free_blocks);
+        cache->block_table = calloc(table_count, sizeof *cache->block_table);
+        cache->seqs = calloc((size_t)seq_count, sizeof *cache->seqs);
+    }
+    if (!fits || cache->keys == NULL || cache->values == NULL || cache->free_blocks == NULL ||
+        cache->block_table == NULL || cache->seqs == NULL) {
+        kvcache_deinit(cache);
+        return sora_fail(err, SORA_NO_MEMORY, "a KV cache of %d blocks does not fit in memory",
+                         block_count);
+    }
+    // Low numbers are handed out first, so that memory is touched from the front.
+    for (int32_t i = 0; i < block_count; i++)
+        cache->free_blocks[i] = block_count - 1 - i;
+    cache->free_count = block_count;
+    for (int32_t i = 0; i < seq_count; i++)
+        cache->seqs[i].blocks = cache->block_table + (size_t)i * (size_t)cache->blocks_per_seq_max;
+    return SORA_OK;
+}
+
+void kvcache_deinit(struct kvcache *cache)
+{
+    if (cache->keys != NULL)
+        munmap(cache->keys, cache->map_bytes);
+    if (cache->values != NULL)
+        munmap(cache->values, cache->map_bytes);
+    free(cache->free_blocks);
+    free(cache->block_table);
+    free(cache->seqs);
+    memset(cache, 0, sizeof *cache);
+}
+
+int32_t kvcache_open(struct kvcache *cache)
+{
+    for (int32_t i = 0; i < cache->seq_count; i++) {
+        struct kv_seq *seq = &cache->seqs[i];
+        if (!seq->open) {
+            seq->open = true;
+            seq->length = 0;
+            seq->block_count = 0;
+            return i;
+        }
+    }
+    return -1;
+}
+
+void kvcache_close(struct kvcache *cache, int32_t index)
+{
+    ASSERT(index >= 0 && index < cache->seq_count);
+    struct kv_seq *seq = &cache->seqs[index];
+    ASSERT(seq->open);
+    for (int32_t i = seq->block_count - 1; i >= 0; i--)
+        cache->free_blocks[cache->free_count++] = seq->blocks[i];
+    seq->open = false;
+    seq->block_count = 0;
+    seq->length = 0;
+}
+
+bool kvcache_reserve(struct kvcache *cache, int32_t index, int32_t token_count)
+{
+    ASSERT(index >= 0 && index < cache->seq_count);
+    struct kv_seq *seq = &cache->seqs[index];
+    ASSERT(seq->open && token_count >= 0);
+    int32_t wanted =
+        (int32_t)(((int64_t)token_count + SORA_KV_BLOCK_TOKENS - 1) / SORA_KV_BLOCK_TOKENS);
+    if (wanted > cache->blocks_per_seq_max || wanted - seq->block_count > cache->free_count)
+        return false;
+    while (seq->block_count < wanted)
+        seq->blocks[seq->block_count++] = cache->free_blocks[--cache->free_count];
+    return true;
+}

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// Keys and values in blocks of SORA_KV_BLOCK_TOKENS tokens, handed to sequences from one pool.
+// A block number means the same slot in every layer. Memory is mapped, not touched, until used.
+// Owned by one engine, used by its thread alone.
+#ifndef MODEL_KVCACHE_H
+#define MODEL_KVCACHE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "sora/status.h"
+
+struct kv_seq {
+    bool open;
+    int32_t length;      // tokens whose keys and values are in the cache
+    int32_t block_count; // blocks taken
+    int32_t *blocks;     // [blocks_per_seq_max]
+};
+
+struct kvcache {
+    int32_t layer_count, block_count, seq_count, blocks_per_seq_max;
+    size_t block_stride; // floats of one block in one layer: G * T * D
+    size_t layer_stride; // floats of one layer: block_count * block_stride
+    float *keys, *values;
+    size_t map_bytes;     // of each of the two
+    int32_t *free_blocks; // a stack
+    int32_t free_count;
+    int32_t *block_table;
+    struct kv_seq *seqs;
+};
+
+// Bytes of one block over all layers, keys and values.
+size_t kvcache_block_bytes(int32_t layer_count, int32_t kv_head_count, int32_t head_dim);
+
+SORA_CHECKED sora_status kvcache_init(struct kvcache *cache, int32_t layer_count,
+                                      int32_t kv_head_count, int32_t head_dim, int32_t block_count,
+                                      int32_t seq_count, int32_t context_max,
+                                      struct sora_error *err);
+void kvcache_deinit(struct kvcache *cache);
+
+int32_t kvcache_open(struct kvcache *cache); // -1: all sequences are open
+void kvcache_close(struct kvcache *cache, int32_t seq);
+// Takes blocks for token_count tokens in all; false, nothing taken, when they are not there.
+bool kvcache_reserve(struct kvcache *cache, int32_t seq, int32_t token_count);
+
+#endif

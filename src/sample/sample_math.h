@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// The arithmetic of sampling as plain f32 operations, which compilers turn into vector code and
+// which give the same bits on every machine. Pure; any thread.
+#ifndef SAMPLE_MATH_H
+#define SAMPLE_MATH_H
+
+#include <float.h>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+// A logit that compares and subtracts safely: NaN counts as -inf, +inf as the largest number.
+static inline float sample_tame(float logit)
+{
+    if (!(logit >= -FLT_MAX))
+        return -INFINITY;
+    return logit > FLT_MAX ? FLT_MAX : logit;
+}
+
+// The largest of values without NaN; -inf of none. Lanes, because the order does not matter here
+// and the compiler may not assume so.
+static inline float sample_largest(const float *values, int32_t count)
+{
+    float lanes[8];
+    for (int lane = 0; lane < 8; lane++)
+        lanes[lane] = -INFINITY;
+    int32_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+        for (int lane = 0; lane < 8; lane++)
+            lanes[lane] = values[i + lane] > lanes[lane] ? values[i + lane] : lanes[lane];
+    }
+    for (; i < count; i++)
+        lanes[0] = values[i] > lanes[0] ? values[i] : lanes[0];
+    for (int lane = 1; lane < 8; lane++)
+        lanes[0] = lanes[lane] > lanes[0] ? lanes[lane] : lanes[0];
+    return lanes[0];
+}
+
+// e^x. Relative error under 3e-7 above -87; 0 below. x <= 0, may be -inf, no NaN.
+static inline float sample_exp(float x)
+{
+    // e^x = 2^n * e^r, |r| <= ln 2 / 2; ln 2 in two parts (Cody and Waite), Taylor to r^6.
+    float clamped = x < -87.0f ? -87.0f : x;
+    float shifted = clamped * 1.44269504f + 12582912.0f; // 1.5 * 2^23: rounds to an integer
+    float n = shifted - 12582912.0f;
+    float r = (clamped - n * 0.693359375f) - n * -2.12194440e-4f;
+    float p = 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    int32_t exponent = (int32_t)n;
+    uint32_t bits = (uint32_t)(exponent + 127) << 23;
+    float scale;
+    memcpy(&scale, &bits, sizeof scale);
+    return x < -87.0f ? 0.0f : p * scale;
+}
+
+#endif

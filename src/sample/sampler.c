@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sampling in vLLM's order: logit_bias, penalties, banned tokens, then temperature, min_p, top_k,
+// top_p, then inversion of the cumulative distribution with one uniform number per token. A
+// sampler has one owner at a time and allocates only in create.
+#include "sora/sampler.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/rng.h"
+#include "sample/sample_math.h"
+#include "sample/sample_select.h"
+
+#define TEMPERATURE_MAX 100
+#define REPETITION_MAX 10
+#define BIAS_MAX 100    // OpenAI's range
+#define BLOCK_TOKENS 32 // of the pre-selection for top_k
+
+struct sora_sampler {
+    struct sora_sampling sampling; // logit_bias points to `bias`
+    struct sora_logit_bias *bias;
+    int32_t vocab_size;
+    struct rng rng;
+    float *work;     // [vocab_size] logits after penalties, then weights
+    float *maxima;   // [blocks] largest logit of each block, for top_k; or NULL
+    uint64_t *keys;  // [vocab_size] candidates, when something truncates; or NULL
+    int32_t *counts; // [vocab_size] how often generated, when there are penalties; or NULL
+    uint8_t *seen;   // [vocab_size] in the prompt or generated, with repetition_penalty; or NULL
+};
+
+struct sora_sampling sora_sampling_defaults(void)
+{
+    return (struct sora_sampling){
+        .temperature = 1, .top_p = 1, .min_p = 0, .top_k = 0, .repetition_penalty = 1};
+}
+
+static sora_status check_range(const char *name, double value, double min, double max,
+                               struct sora_error *err)
+{
+    if (value >= min && value <= max)
+        return SORA_OK;
+    return sora_fail(err, SORA_MALFORMED, "%s: %g is not in [%g, %g]", name, value, min, max);
+}
+
+static sora_status check_bias(const struct sora_sampling *sampling, int32_t vocab_size,
+                              struct sora_error *err)
+{
+    if (sampling->logit_bias_count < 0 || sampling->logit_bias_count > SORA_LOGIT_BIAS_COUNT_MAX)
+        return sora_fail(err, SORA_MALFORMED, "logit_bias: %d entries are not in [0, %d]",
+                         sampling->logit_bias_count, SORA_LOGIT_BIAS_COUNT_MAX);
+    for (int32_t i = 0; i < sampling->logit_bias_count; i++) {
+        struct sora_logit_bias bias = sampling->logit_bias[i];
+        if (bias.token < 0 || bias.token >= vocab_size)
+            return sora_fail(err, SORA_MALFORMED, "logit_bias: token %d is not in [0, %d)",
+                             bias.token, vocab_size);
+        sora_status status = check_range("logit_bias", bias.bias, -BIAS_MAX, BIAS_MAX, err);
+        if (status != SORA_OK)
+            return status;
+    }
+    return SORA_OK;
+}
+
+static sora_status check(const struct sora_sampling *s, int32_t vocab_size, struct sora_error *err)
+{
+    const struct {
+        const char *name;
+        double value, min, max;
+        bool above_min; // min itself is not allowed
+    } ranges[] = {
+        {"vocab_size", vocab_size, 1, SORA_VOCAB_SIZE_MAX, false},
+        {"temperature", s->temperature, 0, TEMPERATURE_MAX, false},
+        {"top_p", s->top_p, 0, 1, true},
+        {"min_p", s->min_p, 0, 1, false},
+        {"top_k", s->top_k, -1, INT32_MAX, false},
+        {"presence_penalty", s->presence_penalty, -2, 2, false},
+        {"frequency_penalty", s->frequency_penalty, -2, 2, false},
+        {"repetition_penalty", s->repetition_penalty, 0, REPETITION_MAX, true},
+    };
+    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
+        if (ranges[i].above_min && ranges[i].value == ranges[i].min)
+            return sora_fail(err, SORA_MALFORMED, "%s: %g is not in (%g, %g]", ranges[i].name,
+                             ranges[i].value, ranges[i].min, ranges[i].max);
+        sora_status status =
+            check_range(ranges[i].name, ranges[i].value, ranges[i].min, ranges[i].max, err);
+        if (status != SORA_OK)
+            return status;
+    }
+    return check_bias(s, vocab_size, err);
+}
+
+static int32_t block_count(int32_t vocab_size)
+{
+    return (vocab_size + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
+}
+
+// top_k as a number of tokens that it leaves; vocab_size when it is off.
+static int32_t top_k_of(const struct sora_sampler *sampler)
+{
+    int32_t top_k = sampler->sampling.top_k;
+    return top_k <= 0 || top_k > sampler->vocab_size ? sampler->vocab_size : top_k;
+}
+
+static bool allocate(struct sora_sampler *sampler)
+{
+    const struct sora_sampling *s = &sampler->sampling;
+    size_t size = (size_t)sampler->vocab_size;
+    bool truncates = s->temperature > 0 &&
+                     (s->top_p < 1 || s->min_p > 0 || top_k_of(sampler) < sampler->vocab_size);
+    bool counts = s->presence_penalty != 0 || s->frequency_penalty != 0;
+    bool sees = s->repetition_penalty != 1;
+    sampler->work = malloc(size * sizeof *sampler->work);
+    if (truncates) {
+        sampler->keys = malloc(size * sizeof *sampler->keys);
+        sampler->maxima =
+            malloc((size_t)block_count(sampler->vocab_size) * sizeof *sampler->maxima);
+    }
+    if (counts)
+        sampler->counts = calloc(size, sizeof *sampler->counts);
+    if (sees)
+        sampler->seen = calloc(size, sizeof *sampler->seen);
+    size_t bias_bytes = (size_t)s->logit_bias_count * sizeof *sampler->bias;
+    if (bias_bytes > 0) {
+        sampler->bias = malloc(bias_bytes);
+        if (sampler->bias != NULL)
+            memcpy(sampler->bias, s->logit_bias, bias_bytes);
+    }
+    sampler->sampling.logit_bias = sampler->bias;
+    return sampler->work != NULL &&
+           (!truncates || (sampler->keys != NULL && sampler->maxima != NULL)) &&
+           (!counts || sampler->counts != NULL) && (!sees || sampler->seen != NULL) &&
+           (bias_bytes == 0 || sampler->bias != NULL);
+}
+
+sora_status sora_sampler_create(const struct sora_sampling *sampling, int32_t vocab_size,
+                                sora_sampler **sampler, struct sora_error *err)
+{
+    *sampler = NULL;
+    sora_status status = check(sampling, vocab_size, err);
+    if (status != SORA_OK)
+        return status;
+    struct sora_sampler *made = calloc(1, sizeof *made);
+    if (made == NULL)
+        return sora_fail(err, SORA_NO_MEMORY, "sampler");
+    made->sampling = *sampling;
+    made->vocab_size = vocab_size;
+    rng_seed(&made->rng, sampling->seed);
+    if (!allocate(made)) {
+        sora_sampler_destroy(made);
+        return sora_fail(err, SORA_NO_MEMORY, "sampler for %d tokens", vocab_size);
+    }
+    *sampler = made;
+    return SORA_OK;
+}
+
+void sora_sampler_destroy(sora_sampler *sampler)
+{
+    if (sampler == NULL)
+        return;
+    free(sampler->work);
+    free(sampler->maxima);
+    free(sampler->keys);
+    free(sampler->counts);
+    free(sampler->seen);
+    free(sampler->bias);
+    free(sampler);
+}
+
+void sora_sampler_see_prompt(sora_sampler *sampler, const int32_t *tokens, int32_t token_count)
+{
+    if (sampler->seen == NULL)
+        return;
+    for (int32_t i = 0; i < token_count; i++) {
+        if (tokens[i] >= 0 && tokens[i] < sampler->vocab_size)
+            sampler->seen[tokens[i]] = 1;
+    }
+}
+
+static void penalize(struct sora_sampler *sampler)
+{
+    const struct sora_sampling *s = &sampler->sampling;
+    float *work = sampler->work;
+    if (sampler->seen != NULL) {
+        for (int32_t i = 0; i < sampler->vocab_size; i++) {
+            if (sampler->seen[i])
+                work[i] =
+                    work[i] > 0 ? work[i] / s->repetition_penalty : work[i] * s->repetition_penalty;
+        }
+    }
+    if (sampler->counts != NULL) {
+        for (int32_t i = 0; i < sampler->vocab_size; i++) {
+            if (sampler->counts[i] > 0)
+                work[i] -= s->frequency_penalty * (float)sampler->counts[i] + s->presence_penalty;
+        }
+    }
+}
+
+// The first largest of values; -1 when none is above -inf.
+static int32_t argmax(const float *values, int32_t count)
+{
+    float best = sample_largest(values, count);
+    for (int32_t i = 0; best > -INFINITY && i < count; i++) {
+        if (values[i] == best)
+            return i;
+    }
+    return -1;
+}
+
+// Logits with bias, penalties and bans into work.
+static void prepare(struct sora_sampler *sampler, const float *logits, const int32_t *banned,
+                    int32_t banned_count)
+{
+    float *work = sampler->work;
+    for (int32_t i = 0; i < sampler->vocab_size; i++)
+        work[i] = sample_tame(logits[i]);
+    for (int32_t i = 0; i < sampler->sampling.logit_bias_count; i++)
+        work[sampler->bias[i].token] += sampler->bias[i].bias;
+    if (sampler->seen != NULL || sampler->counts != NULL) {
+        penalize(sampler);
+        for (int32_t i = 0; i < sampler->vocab_size; i++)
+            work[i] = sample_tame(work[i]); // a penalty may have overflowed
+    }
+    for (int32_t i = 0; i < banned_count; i++) {
+        if (banned[i] >= 0 && banned[i] < sampler->vocab_size)
+            work[banned[i]] = -INFINITY;
+    }
+}
+
+// A bound that the top_k largest logits reach and most others do not: the top_k-th largest of the
+// blocks' maxima, since each of those stands for one logit at least as large.
+static float top_k_bound(struct sora_sampler *sampler, int32_t top_k)
+{
+    int32_t blocks = block_count(sampler->vocab_size);
+    if (top_k > blocks)
+        return -INFINITY;
+    for (int32_t block = 0; block < blocks; block++) {
+        int32_t start = block * BLOCK_TOKENS;
+        int32_t end = start + BLOCK_TOKENS;
+        end = end < sampler->vocab_size ? end : sampler->vocab_size;
+        sampler->maxima[block] = sample_largest(sampler->work + start, end - start);
+    }
+    return select_nth_value(sampler->maxima, blocks, top_k);
+}
+
+// Turns logits >= bound into weights e^((x - best) / temperature), others into 0.
+static void to_weights(struct sora_sampler *sampler, float best, float bound)
+{
+    float *work = sampler->work;
+    float temperature = sampler->sampling.temperature;
+    for (int32_t i = 0; i < sampler->vocab_size; i++) {
+        float weight = sample_exp((work[i] - best) / temperature);
+        work[i] = work[i] >= bound ? weight : 0.0f;
+    }
+}
+
+// Sum of the weights that are at least min_weight, in four lanes: always the same order.
+static double sum_weights(const struct sora_sampler *sampler, float min_weight)
+{
+    double lanes[4] = {0};
+    for (int32_t i = 0; i < sampler->vocab_size; i++) {
+        float weight = sampler->work[i];
+        lanes[i & 3] += weight >= min_weight ? (double)weight : 0.0;
+    }
+    return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
+}
+
+// Collects what min_p, top_k and top_p leave into keys; returns how many. The largest weight is 1
+// and always stays.
+static int32_t truncate_weights(struct sora_sampler *sampler, int32_t top_k)
+{
+    const struct sora_sampling *s = &sampler->sampling;
+    float cut = s->min_p > FLT_MIN ? s->min_p : FLT_MIN;
+    double total = 0;
+    if (s->top_p < 1 && top_k == sampler->vocab_size) {
+        // All weights below (1 - p) * total / n together are below the mass that top_p leaves
+        // out, so none of them can be chosen; the factor covers rounding.
+        total = sum_weights(sampler, cut);
+        double unreachable = 0.99 * (1.0 - (double)s->top_p) * total / sampler->vocab_size;
+        cut = unreachable > cut ? (float)unreachable : cut;
+    }
+    int32_t count = 0;
+    for (int32_t i = 0; i < sampler->vocab_size; i++) {
+        sampler->keys[count] = select_key(sampler->work[i], i);
+        count += sampler->work[i] >= cut;
+    }
+    ASSERT(count > 0);
+    if (count > top_k) {
+        select_largest(sampler->keys, count, top_k);
+        count = top_k;
+    }
+    if (s->top_p < 1) {
+        if (total == 0) {
+            for (int32_t i = 0; i < count; i++)
+                total += select_weight(sampler->keys[i]);
+        }
+        count = select_mass(sampler->keys, count, (double)s->top_p * total);
+    }
+    return count;
+}
+
+// Draws from keys in proportion to their weights.
+static int32_t draw_key(const uint64_t *keys, int32_t count, double uniform)
+{
+    double total = 0;
+    for (int32_t i = 0; i < count; i++)
+        total += select_weight(keys[i]);
+    double target = uniform * total, sum = 0;
+    for (int32_t i = 0; i < count; i++) {
+        sum += select_weight(keys[i]);
+        if (sum > target)
+            return select_token(keys[i]);
+    }
+    return select_token(keys[count - 1]); // uniform * total rounded up to total
+}
+
+// Draws from all weights in proportion.
+static int32_t draw_weight(const struct sora_sampler *sampler, double uniform)
+{
+    double target = uniform * sum_weights(sampler, 0), sum = 0;
+    int32_t last = 0;
+    for (int32_t i = 0; i < sampler->vocab_size; i++) {
+        sum += sampler->work[i];
+        if (sum > target)
+            return i;
+        if (sampler->work[i] > 0)
+            last = i;
+    }
+    return last;
+}
+
+// One token from work; best is its largest entry, which is finite.
+static int32_t sample(struct sora_sampler *sampler, float best)
+{
+    double uniform = rng_uniform(&sampler->rng);
+    if (sampler->keys == NULL) {
+        to_weights(sampler, best, -INFINITY);
+        return draw_weight(sampler, uniform);
+    }
+    int32_t top_k = top_k_of(sampler);
+    float bound = top_k < sampler->vocab_size ? top_k_bound(sampler, top_k) : -INFINITY;
+    to_weights(sampler, best, bound);
+    return draw_key(sampler->keys, truncate_weights(sampler, top_k), uniform);
+}
+
+int32_t sora_sampler_next(sora_sampler *sampler, const float *logits, const int32_t *banned,
+                          int32_t banned_count)
+{
+    prepare(sampler, logits, banned, banned_count);
+    int32_t token = argmax(sampler->work, sampler->vocab_size);
+    if (token < 0) {
+        // Everything is banned or no number: the model's own best, or token 0.
+        prepare(sampler, logits, NULL, 0);
+        token = argmax(sampler->work, sampler->vocab_size);
+        token = token < 0 ? 0 : token;
+    } else if (sampler->sampling.temperature > 0) {
+        token = sample(sampler, sampler->work[token]);
+    }
+    if (sampler->counts != NULL && sampler->counts[token] < INT32_MAX)
+        sampler->counts[token]++;
+    if (sampler->seen != NULL)
+        sampler->seen[token] = 1;
+    return token;
+}

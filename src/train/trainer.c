@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// A training step, see trainer.h.
+#include "train/trainer.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "train/adamw.h"
+#include "train/proximal.h"
+
+struct trainer {
+    struct sora_train_options options;
+    struct params params;
+    struct train_pass *pass;
+    int64_t steps_done;
+};
+
+sora_status trainer_create(const sora_model *model, const struct sora_train_options *options,
+                           int32_t tokens_max, struct trainer **trainer, struct sora_error *err)
+{
+    struct trainer *made = calloc(1, sizeof(*made));
+    if (made == NULL)
+        return sora_fail(err, SORA_NO_MEMORY, "no memory for a trainer");
+    made->options = *options;
+    const struct sora_base *base = &model->info.base;
+    sora_status status =
+        params_init(&made->params, base, options->targets, options->rank,
+                    options->alpha / options->rank, options->method == SORA_METHOD_SORA, err);
+    if (status == SORA_OK)
+        status =
+            train_pass_create(model, tokens_max, options->rank, options->threads, &made->pass, err);
+    if (status != SORA_OK) {
+        trainer_destroy(made);
+        return status;
+    }
+    params_randomize(&made->params, base, options->seed);
+    *trainer = made;
+    return SORA_OK;
+}
+
+void trainer_destroy(struct trainer *trainer)
+{
+    if (trainer == NULL)
+        return;
+    train_pass_destroy(trainer->pass);
+    params_deinit(&trainer->params);
+    free(trainer);
+}
+
+struct params *trainer_params(struct trainer *trainer)
+{
+    return &trainer->params;
+}
+
+// Adds the gradient of lambda * mean |g| and returns the mean. A gate at zero gets none.
+static double add_gate_penalty(struct params *params, double lambda)
+{
+    const int64_t count = params->gate_count;
+    const float *gates = params->values + params->matrix_count;
+    float *grads = params->grads + params->matrix_count;
+    const float pull = count > 0 ? (float)(lambda / (double)count) : 0.0f;
+    double sum = 0.0;
+    for (int64_t i = 0; i < count; i++) {
+        sum += fabs((double)gates[i]);
+        if (gates[i] != 0.0f)
+            grads[i] += gates[i] > 0.0f ? pull : -pull;
+    }
+    return count > 0 ? sum / (double)count : 0.0;
+}
+
+sora_status trainer_gradients(struct trainer *trainer, const struct train_batch *batch,
+                              struct trainer_outcome *outcome, struct sora_error *err)
+{
+    struct params *params = &trainer->params;
+    const int64_t count = params->matrix_count + params->gate_count;
+    memset(params->grads, 0, (size_t)count * sizeof(float));
+    const uint64_t seed =
+        trainer->options.seed ^ ((uint64_t)(trainer->steps_done + 1) * 0x9e3779b97f4a7c15u);
+    const sora_status status =
+        train_pass_run(trainer->pass, batch, params->modules, (float)trainer->options.dropout, seed,
+                       &outcome->cross_entropy, err);
+    if (status != SORA_OK)
+        return status;
+    outcome->gate_l1 = add_gate_penalty(params, trainer->options.lambda);
+    outcome->grad_norm = sqrt(adamw_square_sum(params->grads, count));
+    return SORA_OK;
+}
+
+// torch.nn.utils.clip_grad_norm_: at most 1. A clip of 0 is none.
+static double clip_scale(double clip, double norm)
+{
+    const double scale = clip / (norm + 1e-6);
+    return clip > 0.0 && scale < 1.0 ? scale : 1.0;
+}
+
+sora_status trainer_step(struct trainer *trainer, const struct train_batch *batch, double lr_factor,
+                         double xi, struct trainer_outcome *outcome, struct sora_error *err)
+{
+    struct params *params = &trainer->params;
+    const struct sora_train_options *options = &trainer->options;
+    const sora_status status = trainer_gradients(trainer, batch, outcome, err);
+    if (status != SORA_OK)
+        return status;
+    if (!isfinite(outcome->cross_entropy) || !isfinite(outcome->grad_norm))
+        return sora_fail(err, SORA_LIMIT,
+                         "step %lld: loss %g with gradient norm %g is not finite; a smaller "
+                         "learning rate may help",
+                         (long long)trainer->steps_done + 1, outcome->cross_entropy,
+                         outcome->grad_norm);
+    trainer->steps_done++;
+    struct adamw_step step = adamw_step_defaults();
+    step.step = trainer->steps_done;
+    step.grad_scale = clip_scale(options->clip, outcome->grad_norm);
+    step.lr = options->lr * lr_factor;
+    step.weight_decay = options->weight_decay;
+    struct pool *pool = train_pass_pool(trainer->pass);
+    adamw_update(pool, &step, params->grads, params->matrix_count, params->values, params->moments1,
+                 params->moments2);
+    const int64_t gates = params->matrix_count;
+    step.lr = options->gate_lr * lr_factor;
+    step.weight_decay = 0.0;
+    adamw_update(pool, &step, params->grads + gates, params->gate_count, params->values + gates,
+                 params->moments1 + gates, params->moments2 + gates);
+    proximal_step(params->values + gates, params->gate_count, xi, options->threshold);
+    return SORA_OK;
+}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// One training step after another on explicit batches: gradients, clip, AdamW, proximal step
+// (DESIGN.md section 4). What to feed and for how long is the caller's (train_run.c, or a test
+// that replays a reference run). Belongs to one thread; allocates nothing inside a step.
+#ifndef TRAIN_TRAINER_H
+#define TRAIN_TRAINER_H
+
+#include "sora/train.h"
+#include "train/params.h"
+
+struct trainer;
+
+// Reads method, rank, alpha, targets, dropout, lambda, threshold, lr, gate_lr, weight_decay, clip,
+// seed and threads of the options, which are already checked.
+SORA_CHECKED sora_status trainer_create(const sora_model *model,
+                                        const struct sora_train_options *options,
+                                        int32_t tokens_max, struct trainer **trainer,
+                                        struct sora_error *err);
+void trainer_destroy(struct trainer *trainer);
+struct params *trainer_params(struct trainer *trainer);
+
+struct trainer_outcome {
+    double cross_entropy, gate_l1; // gate_l1: mean |g| before the step
+    double grad_norm;              // before the clip, of A, B and g together
+};
+
+// Loss and gradients of cross-entropy + lambda mean |g| into params->grads, no update.
+SORA_CHECKED sora_status trainer_gradients(struct trainer *trainer, const struct train_batch *batch,
+                                           struct trainer_outcome *outcome, struct sora_error *err);
+// The whole step. A loss or gradient that is not finite is SORA_LIMIT, before anything changed.
+SORA_CHECKED sora_status trainer_step(struct trainer *trainer, const struct train_batch *batch,
+                                      double lr_factor, double xi, struct trainer_outcome *outcome,
+                                      struct sora_error *err);
+
+#endif

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the API answers against what transformers and PEFT compute (tests/golden)."""
+
+import concurrent.futures
+
+import pytest
+from harness import (
+    GOLDEN,
+    TINY,
+    Server,
+    by_token_id,
+    check_greedy,
+    check_max_error,
+    check_mean_error,
+    golden,
+    run_cli,
+)
+
+PROMPTS = range(9)
+ADAPTERS = ["uniform-r4-qv", "rslora-r8-attn", "ragged", "ragged-alpha"]
+LOGPROB_BOUND = 0.002
+
+
+def top_logprobs(server, prompt, count, model=None):
+    """Log-probabilities after the prompt by token id, and the prompt's ids."""
+    body = {
+        "model": model or server.name, "prompt": prompt, "max_tokens": 1, "temperature": 0,
+        "logprobs": count, "return_tokens_as_token_ids": True, "return_token_ids": True,
+    }  # fmt: skip
+    choice = server.ask(body)["choices"][0]
+    return by_token_id(choice["logprobs"]["top_logprobs"][0]), choice["prompt_token_ids"]
+
+
+def prompt_nll(server, prompt, model=None):
+    """Mean negative log-likelihood of a prompt's tokens after the first, by echo."""
+    body = {
+        "model": model or server.name, "prompt": prompt, "max_tokens": 1, "temperature": 0,
+        "logprobs": 1, "echo": True, "return_token_ids": True,
+    }  # fmt: skip
+    choice = server.ask(body)["choices"][0]
+    values = choice["logprobs"]["token_logprobs"][: len(choice["prompt_token_ids"])]
+    assert values[0] is None and len(values) == len(choice["prompt_token_ids"])
+    return -sum(values[1:]) / (len(values) - 1)
+
+
+def check_prompt(server, case, model=None):
+    """Everything golden knows about one prompt, asked as text and as token ids."""
+    name = model or server.name
+    for prompt in (case["prompt"], case["tokens"]):
+        # Twice as many as compared: near the end two tokens may stand in the other order.
+        found, ids = top_logprobs(server, prompt, 40, name)
+        assert ids == case["tokens"]
+        check_mean_error(case["top"], found, LOGPROB_BOUND)
+    if len(case["tokens"]) > 1:
+        nll = prompt_nll(server, case["tokens"], name)
+        assert abs(nll - case["prompt_nll"]) <= LOGPROB_BOUND
+    greedy = server.greedy(case["tokens"], len(case["greedy"]), model=name)
+    check_greedy(case["greedy"], case["greedy_margin"], greedy)
+
+
+@pytest.mark.parametrize("index", PROMPTS)
+def test_the_base_answers_as_transformers_does(base, index):
+    check_prompt(base, golden("smollm2.json")[index])
+
+
+def test_a_text_prompt_gives_the_same_greedy_text_as_its_tokens(base):
+    for case in golden("smollm2.json")[:3]:
+        body = {"max_tokens": 12, "temperature": 0}
+        by_text = base.ask({**body, "prompt": case["prompt"]})["choices"][0]["text"]
+        by_ids = base.ask({**body, "prompt": case["tokens"]})["choices"][0]["text"]
+        assert by_text == by_ids and by_text
+
+
+def test_four_peft_adapters_asked_at_once_answer_as_peft_does(base, tmp_path):
+    for name in ADAPTERS:
+        out = tmp_path / f"{name}.safetensors"
+        run_cli("import", GOLDEN / "adapters" / name, "--out", out, check=0)
+        card = base.put(name, out.read_bytes())
+        assert card["name"] == name and card["version"] == 1
+    jobs = [(n, case) for n in ADAPTERS for case in golden("adapters", n, "expected.json")]
+    jobs += [(None, case) for case in golden("smollm2.json")]
+    with concurrent.futures.ThreadPoolExecutor(len(jobs)) as pool:
+        asked = [pool.submit(check_prompt, base, case, name) for name, case in jobs]
+        for done in asked:
+            done.result()
+
+
+def check_tiny(server, name):
+    for case in golden("tiny", name, "expected.json"):
+        found, ids = top_logprobs(server, case["tokens"], 40)
+        assert ids == case["tokens"]
+        check_max_error(case["top"], found, 1e-3)
+        if case["prompt_nll"] is not None:
+            assert abs(prompt_nll(server, case["tokens"]) - case["prompt_nll"]) <= 1e-3
+        greedy = server.greedy(case["tokens"], len(case["greedy"]))
+        check_greedy(case["greedy"], case["greedy_margin"], greedy, 0.002)
+
+
+@pytest.mark.sanitizer
+@pytest.mark.parametrize("name", ["llama", "llama3-rope"])
+def test_a_tiny_llama_answers_as_transformers_does(tmp_path, name):
+    with Server(TINY / name, tmp_path / "store") as server:
+        assert server.name == name  # the folder's stem
+        check_tiny(server, name)
+
+
+@pytest.mark.sanitizer
+@pytest.mark.parametrize("name", ["qwen2", "qwen3", "mistral-window", "gemma3"])
+def test_another_architecture_is_right_or_refused_by_name(tmp_path, name):
+    server = Server(TINY / name, tmp_path / "store")
+    try:
+        server.start()
+    except AssertionError:
+        kind = golden("tiny", name, "config.json")["model_type"]
+        assert server.process.returncode == 1, server.log()
+        assert kind.split("_")[0] in server.log(), server.log()
+        return
+    try:
+        check_tiny(server, name)
+    finally:
+        server.stop()

@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: Apache-2.0
+// The whole training pass on tiny models of every family: its gradients are slopes of its loss,
+// also with biases, sliding windows, tied outputs, partial targets and dropout; a batch is checked
+// before it is used.
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/rng.h"
+#include "model/train_pass.h"
+
+enum { RANK = 4 };
+
+static const int32_t tokens[] = {5,  17, 3,  42, 99, 7,  7,  120, 60, 11, 2,  80, 33, 9,
+                                 64, 1,  50, 51, 52, 20, 21, 22,  23, 24, 25, 26, 27, 28};
+static const int32_t starts[] = {0, 15, 16, 28};
+static const int32_t scored[] = {4, 5, 6, 14, 17, 27};
+static const struct train_batch batch = {tokens, 28, starts, 3, scored, 6};
+
+struct bench {
+    sora_model *model;
+    struct train_pass *pass;
+    struct train_module *modules;
+    int32_t module_count;
+    float *values, *grads;
+    size_t count; // A, B, g of all modules
+    float dropout;
+};
+
+static size_t module_floats(const struct sora_base *base, int32_t proj)
+{
+    return RANK * ((size_t)base->d_in[proj] + (size_t)base->d_out[proj] + 1);
+}
+
+static void bind(struct bench *bench, const struct sora_base *base,
+                 bool (*adapted)(int32_t layer, int32_t proj))
+{
+    size_t at = 0;
+    for (int32_t i = 0; i < bench->module_count; i++) {
+        const int32_t proj = i % SORA_PROJ_COUNT;
+        if (!adapted(i / SORA_PROJ_COUNT, proj))
+            continue;
+        struct train_module *m = &bench->modules[i];
+        const size_t a = RANK * (size_t)base->d_in[proj], b = RANK * (size_t)base->d_out[proj];
+        *m = (struct train_module){.rank = RANK, .scale = 0.7f};
+        m->a = bench->values + at;
+        m->b = m->a + a;
+        m->g = m->b + b;
+        m->da = bench->grads + at;
+        m->db = m->da + a;
+        m->dg = m->db + b;
+        at += a + b + RANK;
+    }
+    bench->count = at;
+}
+
+static void open_bench(struct bench *bench, const char *model, int32_t threads,
+                       bool (*adapted)(int32_t layer, int32_t proj))
+{
+    char path[512];
+    struct sora_error err;
+    memset(bench, 0, sizeof(*bench));
+    snprintf(path, sizeof(path), GOLDEN_DIR "/%s", model);
+    if (sora_model_open(path, &bench->model, &err) != SORA_OK)
+        fail_msg("%s: %s", path, err.text);
+    const struct sora_base *base = &sora_model_get_info(bench->model)->base;
+    if (train_pass_create(bench->model, 32, RANK, threads, &bench->pass, &err) != SORA_OK)
+        fail_msg("%s", err.text);
+    bench->module_count = base->layer_count * SORA_PROJ_COUNT;
+    size_t floats = 0;
+    for (int32_t proj = 0; proj < SORA_PROJ_COUNT; proj++)
+        floats += module_floats(base, proj) * (size_t)base->layer_count;
+    bench->modules = calloc((size_t)bench->module_count, sizeof(*bench->modules));
+    bench->values = calloc(2 * floats, sizeof(float));
+    assert_non_null(bench->modules);
+    assert_non_null(bench->values);
+    bench->grads = bench->values + floats;
+    bind(bench, base, adapted);
+    struct rng rng;
+    rng_seed(&rng, 6);
+    for (size_t i = 0; i < bench->count; i++)
+        bench->values[i] = 0.1f * (float)rng_normal(&rng);
+}
+
+static void close_bench(struct bench *bench)
+{
+    free(bench->values);
+    free(bench->modules);
+    train_pass_destroy(bench->pass);
+    sora_model_close(bench->model);
+}
+
+static double run(struct bench *bench)
+{
+    double loss;
+    struct sora_error err;
+    memset(bench->grads, 0, bench->count * sizeof(float));
+    if (train_pass_run(bench->pass, &batch, bench->modules, bench->dropout, 8, &loss, &err) !=
+        SORA_OK)
+        fail_msg("%s", err.text);
+    return loss;
+}
+
+// The loss along a random direction over one part of the values, against gradient times direction.
+static bool slope_agrees(struct bench *bench, float gradient_factor)
+{
+    struct rng rng;
+    rng_seed(&rng, 7);
+    float *kept = malloc(2 * bench->count * sizeof(float));
+    assert_non_null(kept);
+    float *direction = kept + bench->count;
+    memcpy(kept, bench->values, bench->count * sizeof(float));
+    run(bench);
+    // Toward the gradient plus noise: a purely random direction has a slope lost in rounding.
+    double norm = 0.0, slope = 0.0;
+    for (size_t i = 0; i < bench->count; i++)
+        norm += (double)bench->grads[i] * (double)bench->grads[i];
+    norm = sqrt(norm / (double)bench->count);
+    for (size_t i = 0; i < bench->count; i++) {
+        direction[i] = bench->grads[i] / (float)norm + (float)rng_normal(&rng);
+        slope += (double)(gradient_factor * bench->grads[i] * direction[i]);
+    }
+    const double h = 4e-3 / fabs(slope); // far above rounding, too short to bend
+    for (size_t i = 0; i < bench->count; i++)
+        bench->values[i] = kept[i] + (float)h * direction[i];
+    const double up = run(bench);
+    for (size_t i = 0; i < bench->count; i++)
+        bench->values[i] = kept[i] - (float)h * direction[i];
+    const double down = run(bench);
+    memcpy(bench->values, kept, bench->count * sizeof(float));
+    free(kept);
+    const double measured = (up - down) / (2.0 * h);
+    const bool agrees = fabs(measured - slope) < 0.01 * fabs(slope);
+    if (!agrees && gradient_factor == 1.0f)
+        print_message("measured %g, computed %g\n", measured, slope);
+    return agrees;
+}
+
+static bool all(int32_t layer, int32_t proj)
+{
+    (void)layer;
+    (void)proj;
+    return true;
+}
+
+static bool only_upper_down(int32_t layer, int32_t proj)
+{
+    return layer == 1 && proj == SORA_PROJ_DOWN;
+}
+
+static bool only_lower_gate(int32_t layer, int32_t proj)
+{
+    return layer == 0 && proj == SORA_PROJ_GATE;
+}
+
+static bool only_lower_o(int32_t layer, int32_t proj)
+{
+    return layer == 0 && proj == SORA_PROJ_O;
+}
+
+static bool only_upper_k(int32_t layer, int32_t proj)
+{
+    return layer == 1 && proj == SORA_PROJ_K;
+}
+
+static bool scattered(int32_t layer, int32_t proj)
+{
+    return (layer + proj) % 3 == 0;
+}
+
+static void the_gradients_are_slopes_for_every_family(void **state)
+{
+    (void)state;
+    const char *models[] = {"tiny/llama", "tiny/llama3-rope", "tiny/mistral-window", "tiny/qwen2",
+                            "tiny/qwen3"};
+    for (size_t i = 0; i < sizeof(models) / sizeof(models[0]); i++) {
+        struct bench bench;
+        open_bench(&bench, models[i], 2, all);
+        if (!slope_agrees(&bench, 1.0f))
+            fail_msg("%s: the gradient is not the slope", models[i]);
+        assert_false(slope_agrees(&bench, 1.05f)); // the comparison can fail
+        close_bench(&bench);
+    }
+}
+
+static void the_gradients_of_some_modules_are_those_of_all(void **state)
+{
+    (void)state;
+    bool (*const patterns[])(int32_t, int32_t) = {only_upper_down, only_lower_gate, only_lower_o,
+                                                  only_upper_k, scattered};
+    for (size_t i = 0; i < sizeof(patterns) / sizeof(patterns[0]); i++) {
+        struct bench bench;
+        open_bench(&bench, "tiny/qwen3", 2, patterns[i]);
+        if (!slope_agrees(&bench, 1.0f))
+            fail_msg("pattern %zu: the gradient is not the slope", i);
+        close_bench(&bench);
+    }
+}
+
+static void the_gradients_are_slopes_under_dropout(void **state)
+{
+    (void)state;
+    struct bench bench;
+    open_bench(&bench, "tiny/llama", 2, scattered);
+    bench.dropout = 0.3f;
+    assert_true(slope_agrees(&bench, 1.0f));
+    const double dropped = run(&bench);
+    assert_true(dropped == run(&bench)); // the same seed, the same masks
+    bench.dropout = 0.0f;
+    assert_true(dropped != run(&bench));
+    close_bench(&bench);
+}
+
+static void the_number_of_threads_changes_no_bit(void **state)
+{
+    (void)state;
+    struct bench one, three;
+    open_bench(&one, "tiny/qwen2", 1, all);
+    open_bench(&three, "tiny/qwen2", 3, all);
+    assert_true(run(&one) == run(&three));
+    assert_memory_equal(one.grads, three.grads, one.count * sizeof(float));
+    close_bench(&one);
+    close_bench(&three);
+}
+
+static void gradients_add_up_over_runs(void **state)
+{
+    (void)state;
+    struct bench bench;
+    struct sora_error err;
+    double loss;
+    open_bench(&bench, "tiny/llama", 1, scattered);
+    run(&bench);
+    const float once = bench.modules[0].dg[0];
+    assert_true(once != 0.0f);
+    assert_int_equal(train_pass_run(bench.pass, &batch, bench.modules, 0.0f, 8, &loss, &err),
+                     SORA_OK);
+    assert_true(fabsf(bench.modules[0].dg[0] - 2.0f * once) < 1e-5f * fabsf(once));
+    close_bench(&bench);
+}
+
+static void other_sequences_of_the_batch_change_nothing(void **state)
+{
+    (void)state;
+    struct bench bench;
+    struct sora_error err;
+    double alone, packed;
+    open_bench(&bench, "tiny/llama", 1, all);
+    const int32_t alone_starts[] = {0, 15}, alone_scored[] = {4, 5, 6, 14};
+    const struct train_batch one = {tokens, 15, alone_starts, 1, alone_scored, 4};
+    const struct train_batch two = {tokens, 28, starts, 3, alone_scored, 4};
+    assert_int_equal(train_pass_run(bench.pass, &one, bench.modules, 0.0f, 0, &alone, &err),
+                     SORA_OK);
+    assert_int_equal(train_pass_run(bench.pass, &two, bench.modules, 0.0f, 0, &packed, &err),
+                     SORA_OK);
+    assert_true(fabs(alone - packed) < 1e-6);
+    close_bench(&bench);
+}
+
+static void a_bad_batch_is_refused(void **state)
+{
+    (void)state;
+    static const int32_t bad_tokens[] = {1, 2, 1 << 30};
+    static const int32_t negative[] = {1, -2, 3};
+    static const int32_t three[] = {0, 3}, short_of[] = {0, 2}, with_empty[] = {0, 1, 1, 3};
+    static const int32_t two[] = {0, 1, 3};
+    static const int32_t at_1[] = {1}, at_0[] = {0}, at_3[] = {3}, falling[] = {2, 1};
+    const struct {
+        struct train_batch batch;
+        sora_status status;
+    } rows[] = {
+        {{tokens, 33, three, 1, at_1, 1}, SORA_LIMIT},
+        {{tokens, 0, three, 1, at_1, 1}, SORA_LIMIT},
+        {{bad_tokens, 3, three, 1, at_1, 1}, SORA_MISMATCH},
+        {{negative, 3, three, 1, at_1, 1}, SORA_MISMATCH},
+        {{tokens, 3, short_of, 1, at_1, 1}, SORA_MALFORMED},
+        {{tokens, 3, with_empty, 3, at_1, 1}, SORA_MALFORMED},
+        {{tokens, 3, three, 1, at_1, 0}, SORA_MALFORMED},
+        {{tokens, 3, three, 1, at_0, 1}, SORA_MALFORMED},
+        {{tokens, 3, three, 1, at_3, 1}, SORA_MALFORMED},
+        {{tokens, 3, two, 2, at_1, 1}, SORA_MALFORMED}, // first of its sequence
+        {{tokens, 3, three, 1, falling, 2}, SORA_MALFORMED},
+        {{tokens, 3, three, 1, at_1, 1}, SORA_OK},
+    };
+    struct bench bench;
+    open_bench(&bench, "tiny/llama", 1, scattered);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct sora_error err;
+        double loss;
+        const sora_status status =
+            train_pass_run(bench.pass, &rows[i].batch, bench.modules, 0.0f, 0, &loss, &err);
+        if (status != rows[i].status)
+            fail_msg("row %zu: %s", i, sora_status_name(status));
+    }
+    close_bench(&bench);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_gradients_are_slopes_for_every_family),
+        cmocka_unit_test(the_gradients_of_some_modules_are_those_of_all),
+        cmocka_unit_test(the_gradients_are_slopes_under_dropout),
+        cmocka_unit_test(the_number_of_threads_changes_no_bit),
+        cmocka_unit_test(gradients_add_up_over_runs),
+        cmocka_unit_test(other_sequences_of_the_batch_change_nothing),
+        cmocka_unit_test(a_bad_batch_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
