@@ -65,8 +65,8 @@ echo "$model"
 
 # An adapter made of the same data, base and options is not trained again.
 say "training $adapter"
-train_options=(--rank 8 --alpha 16 --epochs 2 --batch-tokens 256 --lr 2e-3 --gate-lr 1e-3
-    --xi 3.5e-3 --clip 1 --seed 1)
+train_options=(--rank 8 --alpha 16 --epochs 1 --batch-tokens 256 --lr 2e-3 --gate-lr 8e-3
+    --xi 9e-3 --clip 1 --seed 1)
 made_of="$(sha256sum <demo/pirate.jsonl) $(stat -c %s "$model") ${train_options[*]}"
 if [ -f "$adapter" ] && [ "$(cat "$out/$name.made_of" 2>/dev/null)" = "$made_of" ]; then
     echo "done before, not repeated"
@@ -146,14 +146,16 @@ for left, right in itertools.zip_longest(*columns, fillvalue=""):
 PY
 
 say "what is left of the adapter's ranks"
-"$binary" inspect "$adapter"
+"$binary" inspect "$adapter" | sed -n '/^parameters/p; /^rank /p; /^modules/p; /^layer/,$p'
+echo "all of it: $binary inspect $adapter"
 
 if [ "$keep" = yes ]; then
     cat <<TEXT
 
 The server goes on at $url. Try:
   curl -s $url/v1/chat/completions -H 'content-type: application/json' \\
-    -d '{"model":"$name","messages":[{"role":"user","content":"How do I learn to dance?"}]}'
+    -d '{"model":"$name","temperature":0,
+         "messages":[{"role":"user","content":"How do I learn to dance?"}]}'
 Stop it with: kill $server_pid
 TEXT
     server_pid=

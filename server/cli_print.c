@@ -14,7 +14,7 @@
 
 #define TABLE_BYTES_MAX (64u << 20) // 65,536 tensors of 256 bytes and some
 #define PROGRESS_TERMINAL_US 100000 // redraws: ten a second look smooth
-#define PROGRESS_PLAIN_US 5000000   // lines in a log: one in five seconds
+#define PROGRESS_PLAIN_US 10000000  // lines in a log: six a minute
 #define PROGRESS_LINE_BYTES_MAX 512
 
 bool cli_print_is_terminal(FILE *out)

@@ -185,12 +185,19 @@ static bool read_options(int argc, char **argv, struct serve_options *values, in
 
 static sem_t stop_asked;
 
+static void set_handler(void (*handler)(int))
+{
+    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+}
+
 // The first signal asks for an orderly end; a second one ends the process at once, as by default.
 static void on_signal(int number)
 {
     (void)number;
-    signal(SIGTERM, SIG_DFL);
-    signal(SIGINT, SIG_DFL);
+    set_handler(SIG_DFL);
     sem_post(&stop_asked);
 }
 
@@ -198,11 +205,8 @@ static void on_signal(int number)
 // acknowledged that could be lost.
 static void catch_signals(void)
 {
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     sem_init(&stop_asked, 0, 0);
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGINT, &action, NULL);
+    set_handler(on_signal);
 }
 
 static void wait_for_signal(void)

@@ -243,13 +243,12 @@ static bool parse_texts(struct train_args *args, const char *program, int *exit_
         return false;
     }
     if (xi != NULL && sora_train_parse_xi(xi, &args->options, &err) != SORA_OK) {
-        *exit_code =
-            cli_usage(program, "--%s: %s", args->xi != NULL ? "xi" : "xi-schedule", err.text);
+        *exit_code = cli_usage(program, "%s", err.text);
         return false;
     }
     if (args->targets != NULL &&
         sora_train_parse_targets(args->targets, &args->options, &err) != SORA_OK) {
-        *exit_code = cli_usage(program, "--targets: %s", err.text);
+        *exit_code = cli_usage(program, "%s", err.text);
         return false;
     }
     return true;

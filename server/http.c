@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "base/rng.h"
+#include "server/big_stack.h"
 #include "server/conn_watch.h"
 #include "sora/limits.h"
 
@@ -80,16 +81,49 @@ static void begin_call(struct http_server *server, struct mg_connection *connect
     call->socket = conn_watch_socket(info->remote_addr, info->remote_port, info->server_port);
 }
 
-static int handle(struct mg_connection *connection, void *context)
+struct handled {
+    struct http_server *server;
+    struct mg_connection *connection;
+    enum api_code code;
+};
+
+static void handle_call(void *context)
 {
-    struct http_server *server = context;
+    struct handled *handled = context;
+    struct http_server *server = handled->server;
     struct http_call call;
-    begin_call(server, connection, &call);
+    begin_call(server, handled->connection, &call);
     server->options.handle(&call, server->options.context);
     buf_deinit(&call.headers);
     if (call.close)
+        mg_disable_connection_keep_alive(handled->connection);
+    handled->code = call.code;
+}
+
+static int handle(struct mg_connection *connection, void *context)
+{
+    struct handled handled = {.server = context, .connection = connection, .code = API_INTERNAL};
+    struct big_stack *stack = mg_get_thread_pointer(connection);
+    if (stack == NULL) { // no thread was to be had: drop the connection rather than its worker
         mg_disable_connection_keep_alive(connection);
-    return api_code_http(call.code);
+        return api_code_http(API_INTERNAL);
+    }
+    big_stack_run(stack, handle_call, &handled);
+    return api_code_http(handled.code);
+}
+
+enum { CIVETWEB_WORKER = 1 }; // thread_type of init_thread
+
+static void *init_thread(const struct mg_context *context, int thread_type)
+{
+    (void)context;
+    return thread_type == CIVETWEB_WORKER ? big_stack_create() : NULL;
+}
+
+static void exit_thread(const struct mg_context *context, int thread_type, void *stack)
+{
+    (void)context, (void)thread_type;
+    big_stack_destroy(stack);
 }
 
 // What CivetWeb refuses before a handler sees it: broken heads.
@@ -165,7 +199,10 @@ static sora_status start_civetweb(struct http_server *server, const char *addres
                               "access_control_allow_headers",
                               "",
                               NULL};
-    struct mg_callbacks callbacks = {.log_message = log_message, .http_error = http_error};
+    struct mg_callbacks callbacks = {.log_message = log_message,
+                                     .http_error = http_error,
+                                     .init_thread = init_thread,
+                                     .exit_thread = exit_thread};
     struct mg_server_port port;
     server->civetweb = mg_start(&callbacks, server, settings);
     if (server->civetweb == NULL)

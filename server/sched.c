@@ -196,8 +196,23 @@ static int32_t chunk_of(const struct sched *sched, const struct sched_item *item
     return count;
 }
 
-// Shares the rest of the step among the prompts: everyone an equal part in order of arrival, the
-// later ones what earlier, shorter ones left over.
+// Rows for one of `prompts` that still want some: an equal share of what is left, and what the
+// later ones do not need of theirs.
+static int32_t share_of(const struct sched_item *item, int32_t prompts, int32_t rows)
+{
+    int32_t equal = (rows + prompts - 1) / prompts, others = 0;
+    if (equal < SORA_PREFILL_ROWS_MIN)
+        equal = SORA_PREFILL_ROWS_MIN;
+    for (const struct sched_item *later = item->next; later != NULL && others < rows;
+         later = later->next) {
+        int32_t left = later->length - later->computed;
+        others += left < equal ? left : equal;
+    }
+    int32_t share = rows - others > equal ? rows - others : equal;
+    return share < rows ? share : rows;
+}
+
+// Shares the rest of the step among the prompts, in order of arrival.
 static void plan_prefill(struct sched *sched)
 {
     int32_t budget = SORA_STEP_ROWS_DEFAULT;
@@ -215,11 +230,7 @@ static void plan_prefill(struct sched *sched)
          item = item->next) {
         if (item->computed == item->length)
             continue;
-        int32_t share = (rows + prompts - 1) / prompts;
-        if (share < SORA_PREFILL_ROWS_MIN)
-            share = SORA_PREFILL_ROWS_MIN;
-        int32_t count = chunk_of(sched, item, share < rows ? share : rows);
-        prompts--;
+        int32_t count = chunk_of(sched, item, share_of(item, prompts--, rows));
         if (count <= 0)
             continue;
         add_span(sched, item, count);

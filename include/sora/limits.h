@@ -55,6 +55,7 @@
 #define SORA_QUEUE_REQUESTS_DEFAULT 128   // each waiting request holds one HTTP thread
 #define SORA_HTTP_SPARE_THREADS 64        // for uploads, lists, health and idle keep-alive
 #define SORA_HTTP_KEEP_ALIVE_MS 5000      // an idle connection holds a thread for so long
+#define SORA_HTTP_STACK_BYTES (2u << 20)  // of a handler: tokenizers and SQLite included
 #define SORA_STEP_ROWS_DEFAULT 256        // rows the planner fills a step with; keeps decode smooth
 #define SORA_PREFILL_ROWS_MIN 16          // of a prompt in a step, even behind a full batch
 #define SORA_DRAIN_US 30000000            // running requests get so long after SIGTERM
@@ -77,5 +78,23 @@
 #define SORA_TRAIN_MESSAGES_MAX 1024         // turns of one conversation
 #define SORA_EVAL_GENERATE_MAX 256           // tokens generated for one exact-match answer
 #define SORA_XI_COUNT_MAX 64                 // stages of a schedule
+
+// --- load test ---
+#define SORA_LOADTEST_MODELS_MAX 16384 // names in one plan; histograms of all take 330 MB then
+#define SORA_LOADTEST_SLOTS 512        // of the figures over time; a longer run gets wider slots
+#define SORA_LOADTEST_MARKS_MAX 4096   // churn marks kept; a picture shows fewer
+#define SORA_LOADTEST_SLO_TERMS_MAX 16 // three latencies, a few quantiles each
+#define SORA_LOADTEST_POINTS_MAX 256   // tries of a search for the highest rate
+#define SORA_LOADTEST_RUNS_MAX 8       // files side by side; more colours are not told apart
+#define SORA_LOADTEST_REQUESTS_MAX (1 << 20) // of one plan, 64 bytes each; 12 days at 1 a second
+#define SORA_LOADTEST_RUNNING_MAX 8192       // connections at once; beyond it a request is late
+#define SORA_LOADTEST_GROUPS_MAX 8           // kinds of traffic in one scenario
+#define SORA_LOADTEST_CHURN_MAX 65536        // uploads, updates and deletions of one plan
+#define SORA_LOADTEST_CHURN_FILES_MAX 64     // adapter files kept in memory for them
+#define SORA_LOADTEST_FILE_BYTES_MAX (64u << 20)    // a trace (2 M lines), a scenario, a key
+#define SORA_LOADTEST_EVENT_BYTES_MAX (1u << 20)    // one event of a stream; they are under 1 KB
+#define SORA_LOADTEST_REPLY_BYTES_MAX (16u << 20)   // a whole reply, or the text of a stream
+#define SORA_LOADTEST_VERIFY_BYTES_MAX (512u << 20) // replies kept to compare others with
+#define SORA_LOADTEST_RATE_MAX 100000.0             // requests a second that may be asked for
 
 #endif

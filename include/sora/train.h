@@ -39,6 +39,9 @@ struct sora_train_options {
     int32_t example_tokens_max; // longer examples are an error that says so; 0: the model's context
     enum sora_dtype dtype;      // of the adapter file
     const char *chat_template;  // for {"messages"}; NULL: the model's
+    // Parameters to end with: a share of all below 1, or a count; 0: off. xi is then steered from
+    // step to step, and xi[] is not used (xi_count must be 1).
+    double target_params;
 };
 // The defaults of API.md section 1.
 struct sora_train_options sora_train_options_defaults(void);
@@ -46,6 +49,10 @@ struct sora_train_options sora_train_options_defaults(void);
 // Reads "1e-3", "linear:0:7e-4:7", "log-linear:a:b:n", "exp-linear:a:b:n" or "list:a,b,c".
 SORA_CHECKED sora_status sora_train_parse_xi(const char *text, struct sora_train_options *options,
                                              struct sora_error *err);
+// Reads "30%", or a count of parameters.
+SORA_CHECKED sora_status sora_train_parse_target_params(const char *text,
+                                                        struct sora_train_options *options,
+                                                        struct sora_error *err);
 // Reads "q,k,v,o,gate,up,down".
 SORA_CHECKED sora_status sora_train_parse_targets(const char *text,
                                                   struct sora_train_options *options,

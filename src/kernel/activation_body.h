@@ -2,6 +2,9 @@
 // The bodies of swiglu, its backward and exp, compiled once per instruction set by activation.c and
 // activation_avx2.c, which define ACTIVATION_SUFFIX. A ragged end goes through the same vector
 // operations as the rest, so a value's place does not matter.
+#ifndef KERNEL_ACTIVATION_BODY_H
+#define KERNEL_ACTIVATION_BODY_H
+
 #include "kernel/kernel_dispatch.h"
 #include "kernel/lanes.h"
 
@@ -55,3 +58,5 @@ void ACTIVATION_PASTE(swiglu_backward, ACTIVATION_SUFFIX)(const float *gate, con
         vec_store_part(dup + i, vec_mul(d, silu), left);
     }
 }
+
+#endif

@@ -5,6 +5,9 @@
 // Orders: a score is one vector of 8 lanes over D (lane l takes d = l, l + 8, ...), summed as
 // vec_sum does; the softmax's sum has position start + i in lane i mod 8; an output is one chain
 // of fused multiply-adds over the positions.
+#ifndef KERNEL_ATTENTION_BODY_H
+#define KERNEL_ATTENTION_BODY_H
+
 #include "kernel/kernel_dispatch.h"
 #include "kernel/lanes.h"
 
@@ -17,7 +20,7 @@ LANES_FN void score_eight(const float *q, const float *keys, int32_t d, int32_t 
 {
     const float *key[8];
     vec acc[8];
-#pragma GCC unroll 8
+    LANES_UNROLL(8)
     for (int i = 0; i < 8; i++) {
         key[i] = keys + (size_t)(i < count ? i : count - 1) * (size_t)d;
         acc[i] = vec_zero();
@@ -25,7 +28,7 @@ LANES_FN void score_eight(const float *q, const float *keys, int32_t d, int32_t 
     int32_t k = 0;
     for (; k + VEC_LANES <= d; k += VEC_LANES) {
         vec each = vec_load(q + k);
-#pragma GCC unroll 8
+        LANES_UNROLL(8)
         for (int i = 0; i < 8; i++)
             acc[i] = vec_fma(each, vec_load(key[i] + k), acc[i]);
     }
@@ -67,18 +70,18 @@ LANES_FN void weigh_tile(int vecs, const float *weights, const float *values, si
                          int32_t count, int32_t left, float *out)
 {
     vec acc[8];
-#pragma GCC unroll 8
+    LANES_UNROLL(8)
     for (int v = 0; v < vecs; v++)
         acc[v] = vec_load_part(out + v * VEC_LANES, left - v * VEC_LANES);
     for (int32_t i = 0; i < count; i++) {
         const float *value = values + (size_t)i * d;
         vec weight = vec_set1(weights[i]);
-#pragma GCC unroll 8
+        LANES_UNROLL(8)
         for (int v = 0; v < vecs; v++)
             acc[v] =
                 vec_fma(weight, vec_load_part(value + v * VEC_LANES, left - v * VEC_LANES), acc[v]);
     }
-#pragma GCC unroll 8
+    LANES_UNROLL(8)
     for (int v = 0; v < vecs; v++)
         vec_store_part(out + v * VEC_LANES, acc[v], left - v * VEC_LANES);
 }
@@ -133,3 +136,5 @@ void ATTENTION_PASTE(attention_task, ATTENTION_SUFFIX)(const struct attention_sh
                          out + (size_t)h * (size_t)d);
     }
 }
+
+#endif

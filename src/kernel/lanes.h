@@ -25,6 +25,15 @@
 #include "kernel/lanes_portable.h"
 #endif
 
+// Before a loop over registers: without it they would live in memory. Plain C has none, and
+// sanitizers only get slow.
+#define LANES_PRAGMA(text) _Pragma(#text)
+#if defined(LANES_PORTABLE) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define LANES_UNROLL(count)
+#else
+#define LANES_UNROLL(count) LANES_PRAGMA(GCC unroll count)
+#endif
+
 // The first `count` lanes of memory, zeros above; count may be VEC_LANES or more.
 LANES_FN vec vec_load_part(const float *from, int32_t count)
 {

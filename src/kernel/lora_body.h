@@ -5,6 +5,9 @@
 // fused multiply-adds, a ragged end is filled with zeros, then first and second vector are added
 // and their lanes summed in the order of vec_sum. How many ranks or rows are done side by side
 // has no part in it.
+#ifndef KERNEL_LORA_BODY_H
+#define KERNEL_LORA_BODY_H
+
 #include "kernel/kernel_dispatch.h"
 #include "kernel/lanes.h"
 
@@ -17,20 +20,20 @@
 LANES_FN void dot_step(enum sora_dtype dtype, int ranks, int rows, const void *a, size_t a_first,
                        size_t d_in, const float *const *x, size_t k, int32_t left, vec *acc)
 {
-#pragma GCC unroll 2
+    LANES_UNROLL(2)
     for (int half = 0; half < 2; half++) {
         int32_t count = left - half * VEC_LANES;
         size_t at = k + (size_t)(half * VEC_LANES);
         if (count <= 0)
             return;
         vec each[2];
-#pragma GCC unroll 2
+        LANES_UNROLL(2)
         for (int i = 0; i < rows; i++)
             each[i] = vec_load_part(x[i] + at, count);
-#pragma GCC unroll 4
+        LANES_UNROLL(4)
         for (int r = 0; r < ranks; r++) {
             vec w = vec_load_part_as(dtype, a, a_first + (size_t)r * d_in + at, count);
-#pragma GCC unroll 2
+            LANES_UNROLL(2)
             for (int i = 0; i < rows; i++) {
                 vec *to = &acc[(r * rows + i) * 2 + half];
                 *to = vec_fma(w, each[i], *to);
@@ -46,17 +49,17 @@ LANES_FN void shrink_tile(enum sora_dtype dtype, int ranks, int rows,
     const size_t d_in = (size_t)work->d_in, a_first = (size_t)rank * d_in;
     const float *x[2];
     vec acc[8];
-#pragma GCC unroll 2
+    LANES_UNROLL(2)
     for (int i = 0; i < rows; i++)
         x[i] = work->x + (size_t)work->rows[row + i] * d_in;
-#pragma GCC unroll 8
+    LANES_UNROLL(8)
     for (int i = 0; i < 2 * ranks * rows; i++)
         acc[i] = vec_zero();
     size_t k = 0;
     for (; k + LORA_DOT_VALUES <= d_in; k += LORA_DOT_VALUES)
         dot_step(dtype, ranks, rows, work->a, a_first, d_in, x, k, LORA_DOT_VALUES, acc);
     dot_step(dtype, ranks, rows, work->a, a_first, d_in, x, k, (int32_t)(d_in - k), acc);
-#pragma GCC unroll 8
+    LANES_UNROLL(8)
     for (int i = 0; i < ranks * rows; i++) {
         float *t = work->t + (size_t)(row + i % rows) * (size_t)work->rank;
         t[rank + i / rows] = work->scale * vec_sum(vec_add(acc[2 * i], acc[2 * i + 1]));
@@ -103,27 +106,27 @@ LANES_FN void expand_tile(enum sora_dtype dtype, int vecs, int rows, const struc
     const float *t = work->t + (size_t)row * (size_t)work->rank;
     float *y[2];
     vec acc[8];
-#pragma GCC unroll 2
+    LANES_UNROLL(2)
     for (int i = 0; i < rows; i++)
         y[i] = work->y + (size_t)work->rows[row + i] * d_out + o;
-#pragma GCC unroll 8
+    LANES_UNROLL(8)
     for (int i = 0; i < rows * vecs; i++) {
         int32_t at = i % vecs * VEC_LANES;
         acc[i] = vec_load_part(y[i / vecs] + at, left - at);
     }
     for (int32_t r = 0; r < work->rank; r++) {
-#pragma GCC unroll 8
+        LANES_UNROLL(8)
         for (int v = 0; v < vecs; v++) {
             int32_t at = v * VEC_LANES;
             vec b =
                 vec_load_part_as(dtype, work->bt, (size_t)r * d_out + (size_t)(o + at), left - at);
-#pragma GCC unroll 2
+            LANES_UNROLL(2)
             for (int i = 0; i < rows; i++)
                 acc[i * vecs + v] = vec_fma(vec_set1(t[(size_t)i * (size_t)work->rank + (size_t)r]),
                                             b, acc[i * vecs + v]);
         }
     }
-#pragma GCC unroll 8
+    LANES_UNROLL(8)
     for (int i = 0; i < rows * vecs; i++) {
         int32_t at = i % vecs * VEC_LANES;
         vec_store_part(y[i / vecs] + at, acc[i], left - at);
@@ -160,3 +163,5 @@ void LORA_PASTE(lora_expand, LORA_SUFFIX)(const struct lora_expand *work, int32_
     else
         expand_as(SORA_BF16, work, first, end);
 }
+
+#endif

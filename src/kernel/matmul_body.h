@@ -4,6 +4,9 @@
 // registers, several panels side by side to hide the latency of the accumulators' chains. More
 // rows: a panel is unpacked a chunk of k at a time, then tiles of rows x 16 outputs run over it.
 // In both, an output is one chain of fused multiply-adds over k.
+#ifndef KERNEL_MATMUL_BODY_H
+#define KERNEL_MATMUL_BODY_H
+
 #include "base/assert.h"
 #include "kernel/kernel_dispatch.h"
 #include "kernel/lanes.h"
@@ -89,7 +92,7 @@ LANES_FN vec quant_vec(enum weight_type type, const struct raw *raw, const struc
 LANES_FN void prefetch_block(enum weight_type type, const uint8_t *block, size_t ahead)
 {
     uintptr_t first = (uintptr_t)block + ahead;
-#pragma GCC unroll 9
+    LANES_UNROLL(9)
     for (size_t line = 0; line < panel_block_bytes(type); line += 64)
         __builtin_prefetch((const void *)(first + line), 0, 2);
 }
@@ -117,12 +120,12 @@ LANES_FN void direct_dense(enum weight_type type, int rows, int panels, const st
                            vec *acc)
 {
     for (int32_t k = 0; k < in->d_in; k++) {
-#pragma GCC unroll 16
+        LANES_UNROLL(16)
         for (int p = 0; p < panels; p++) {
-#pragma GCC unroll 2
+            LANES_UNROLL(2)
             for (int v = 0; v < VECS; v++) {
                 vec w = dense_vec(type, in->data + (size_t)p * in->panel_stride, (size_t)k, v);
-#pragma GCC unroll 8
+                LANES_UNROLL(8)
                 for (int r = 0; r < rows; r++) {
                     vec *to = &acc[(p * rows + r) * VECS + v];
                     *to =
@@ -139,16 +142,16 @@ LANES_FN void direct_unit(enum weight_type type, int rows, const struct direct *
                           vec *acc)
 {
     struct raw raw[VECS];
-#pragma GCC unroll 2
+    LANES_UNROLL(2)
     for (int v = 0; v < VECS; v++)
         raw[v] = load_raw(type, quants, unit, v);
     const float *x = in->x + (size_t)block * PANEL_BLOCK_VALUES + (size_t)(unit * UNIT_VALUES);
-#pragma GCC unroll 8
+    LANES_UNROLL(8)
     for (int j = 0; j < UNIT_VALUES; j++) {
-#pragma GCC unroll 2
+        LANES_UNROLL(2)
         for (int v = 0; v < VECS; v++) {
             vec w = quant_vec(type, &raw[v], &s[v], j);
-#pragma GCC unroll 8
+            LANES_UNROLL(8)
             for (int r = 0; r < rows; r++)
                 acc[r * VECS + v] = vec_fma(
                     w, vec_set1(x[(size_t)r * (size_t)in->d_in + (size_t)j]), acc[r * VECS + v]);
@@ -162,21 +165,21 @@ LANES_FN void direct_quantized(enum weight_type type, int rows, int panels, cons
     for (int32_t block = 0; block < in->d_in / PANEL_BLOCK_VALUES; block++) {
         const uint8_t *data = in->data + (size_t)block * panel_block_bytes(type);
         struct scales s[DIRECT_VECS_MAX];
-#pragma GCC unroll 16
+        LANES_UNROLL(16)
         for (int p = 0; p < panels; p++)
-#pragma GCC unroll 2
-            for (int v = 0; v < VECS; v++)
-                s[p * VECS + v] = load_scales(type, data + (size_t)p * in->panel_stride, v);
-#pragma GCC unroll 16
+            LANES_UNROLL(2)
+        for (int v = 0; v < VECS; v++)
+            s[p * VECS + v] = load_scales(type, data + (size_t)p * in->panel_stride, v);
+        LANES_UNROLL(16)
         for (int p = 0; p < panels; p++) // the same block of the next group of panels
             prefetch_block(type, data + (size_t)p * in->panel_stride,
                            (size_t)panels * in->panel_stride);
         data += panel_scale_bytes(type);
         for (int unit = 0; unit < PANEL_BLOCK_VALUES / UNIT_VALUES; unit++)
-#pragma GCC unroll 16
-            for (int p = 0; p < panels; p++)
-                direct_unit(type, rows, in, data + (size_t)p * in->panel_stride, &s[p * VECS],
-                            block, unit, &acc[p * rows * VECS]);
+            LANES_UNROLL(16)
+        for (int p = 0; p < panels; p++)
+            direct_unit(type, rows, in, data + (size_t)p * in->panel_stride, &s[p * VECS], block,
+                        unit, &acc[p * rows * VECS]);
     }
 }
 
@@ -189,14 +192,14 @@ LANES_FN void direct_group(enum weight_type type, int rows, int panels,
                         WEIGHT_PANEL_ROWS * weight_type_row_bytes(type, weight->d_in), job->x,
                         weight->d_in};
     vec acc[DIRECT_VECS_MAX];
-#pragma GCC unroll 16
+    LANES_UNROLL(16)
     for (int i = 0; i < panels * rows * VECS; i++)
         acc[i] = vec_zero();
     if (panel_type_quantized(type))
         direct_quantized(type, rows, panels, &in, acc);
     else
         direct_dense(type, rows, panels, &in, acc);
-#pragma GCC unroll 16
+    LANES_UNROLL(16)
     for (int i = 0; i < panels * rows * VECS; i++) {
         int p = i / (rows * VECS), r = i / VECS % rows, v = i % VECS;
         int32_t column = (first + p) * WEIGHT_PANEL_ROWS + v * VEC_LANES;
@@ -278,10 +281,10 @@ LANES_FN void unpack_dense(enum weight_type type, const uint8_t *data, int32_t k
                            int32_t k_count, float *out)
 {
     for (int32_t k = 0; k < k_count; k++)
-#pragma GCC unroll 2
-        for (int v = 0; v < VECS; v++)
-            vec_store(out + (size_t)k * WEIGHT_PANEL_ROWS + v * VEC_LANES,
-                      dense_vec(type, data, (size_t)(k_first + k), v));
+        LANES_UNROLL(2)
+    for (int v = 0; v < VECS; v++)
+        vec_store(out + (size_t)k * WEIGHT_PANEL_ROWS + v * VEC_LANES,
+                  dense_vec(type, data, (size_t)(k_first + k), v));
 }
 
 LANES_FN void unpack_quantized(enum weight_type type, const uint8_t *data, int32_t k_first,
@@ -291,13 +294,13 @@ LANES_FN void unpack_quantized(enum weight_type type, const uint8_t *data, int32
         const uint8_t *from =
             data + (size_t)(k_first / PANEL_BLOCK_VALUES + block) * panel_block_bytes(type);
         prefetch_block(type, from, panel_stride);
-#pragma GCC unroll 2
+        LANES_UNROLL(2)
         for (int v = 0; v < VECS; v++) {
             struct scales s = load_scales(type, from, v);
             for (int unit = 0; unit < PANEL_BLOCK_VALUES / UNIT_VALUES; unit++) {
                 struct raw raw = load_raw(type, from + panel_scale_bytes(type), unit, v);
                 int k = block * PANEL_BLOCK_VALUES + unit * UNIT_VALUES;
-#pragma GCC unroll 8
+                LANES_UNROLL(8)
                 for (int j = 0; j < UNIT_VALUES; j++)
                     vec_store(out + (k + j) * WEIGHT_PANEL_ROWS + v * VEC_LANES,
                               quant_vec(type, &raw, &s, j));
@@ -348,7 +351,7 @@ struct tile {
 LANES_FN void run_tile(int rows, const struct tile *tile)
 {
     vec acc[TILE_ROWS_MAX * VECS];
-#pragma GCC unroll 24
+    LANES_UNROLL(24)
     for (int i = 0; i < rows * VECS; i++) {
         int32_t first = i % VECS * VEC_LANES;
         acc[i] = tile->fresh ? vec_zero()
@@ -359,18 +362,18 @@ LANES_FN void run_tile(int rows, const struct tile *tile)
     const float *weights = tile->unpacked;
     for (int32_t k = 0; k < tile->k_count; k++, x++, weights += WEIGHT_PANEL_ROWS) {
         vec w[VECS];
-#pragma GCC unroll 2
+        LANES_UNROLL(2)
         for (int v = 0; v < VECS; v++)
             w[v] = vec_load(weights + v * VEC_LANES);
-#pragma GCC unroll 12
+        LANES_UNROLL(12)
         for (int r = 0; r < rows; r++) {
             vec each = vec_set1(x[(size_t)r * tile->x_stride]);
-#pragma GCC unroll 2
+            LANES_UNROLL(2)
             for (int v = 0; v < VECS; v++)
                 acc[r * VECS + v] = vec_fma(w[v], each, acc[r * VECS + v]);
         }
     }
-#pragma GCC unroll 24
+    LANES_UNROLL(24)
     for (int i = 0; i < rows * VECS; i++) {
         int32_t first = i % VECS * VEC_LANES;
         vec_store_part(tile->y + (size_t)(i / VECS) * tile->y_stride + first, acc[i],
@@ -454,3 +457,5 @@ void PASTE(matmul_panels, MATMUL_SUFFIX)(const struct matmul_job *job, int32_t f
     for (int32_t panel = first; panel < first + count; panel++)
         tiled_panel(job, panel, unpacked);
 }
+
+#endif

@@ -137,7 +137,7 @@ bool sgemm_check(sgemm_function *function)
         {20, 30, 400, 1.0f, 0.0f},
     };
     const size_t count = (size_t)CHECK_SIDE * CHECK_SIDE;
-    float *memory = malloc(3 * count * sizeof(float));
+    float *memory = calloc(3 * count, sizeof(float));
     if (memory == NULL)
         return false;
     uint32_t state = 1;

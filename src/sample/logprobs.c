@@ -6,6 +6,8 @@
 #include "sample/sample_math.h"
 #include "sora/sampler.h"
 
+#define BLOCK_TOKENS 64
+
 // log of the sum of e^(x - best); best is the largest logit. 0 values above -inf give log(count),
 // as if all were equal.
 static double log_sum(const float *logits, int32_t vocab_size, float best)
@@ -13,8 +15,14 @@ static double log_sum(const float *logits, int32_t vocab_size, float best)
     if (best == -INFINITY)
         return log((double)vocab_size);
     double sum = 0;
-    for (int32_t i = 0; i < vocab_size; i++)
-        sum += sample_exp(sample_tame(logits[i]) - best);
+    for (int32_t start = 0; start < vocab_size; start += BLOCK_TOKENS) {
+        float weights[BLOCK_TOKENS]; // the exponentials as vectors, their sum in order
+        int32_t count = vocab_size - start < BLOCK_TOKENS ? vocab_size - start : BLOCK_TOKENS;
+        for (int32_t i = 0; i < count; i++)
+            weights[i] = sample_exp(sample_tame(logits[start + i]) - best);
+        for (int32_t i = 0; i < count; i++)
+            sum += weights[i];
+    }
     return log(sum);
 }
 

@@ -6,6 +6,7 @@
 
 #include <float.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -36,11 +37,27 @@ static inline float sample_largest(const float *values, int32_t count)
     return lanes[0];
 }
 
+// value or +0, by a mask: a choice of floats would stop the compiler from using vectors, since the
+// value not chosen might trap.
+static inline float sample_keep(float value, bool keep)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    bits &= 0u - (uint32_t)keep;
+    memcpy(&value, &bits, sizeof bits);
+    return value;
+}
+
 // e^x. Relative error under 3e-7 above -87; 0 below. x <= 0, may be -inf, no NaN.
 static inline float sample_exp(float x)
 {
     // e^x = 2^n * e^r, |r| <= ln 2 / 2; ln 2 in two parts (Cody and Waite), Taylor to r^6.
-    float clamped = x < -87.0f ? -87.0f : x;
+    // Clamped at -100 by the bits, which order numbers <= 0 backwards; -0 and 0 stay.
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits = bits < 0xc2c80000u ? bits : 0xc2c80000u;
+    float clamped;
+    memcpy(&clamped, &bits, sizeof clamped);
     float shifted = clamped * 1.44269504f + 12582912.0f; // 1.5 * 2^23: rounds to an integer
     float n = shifted - 12582912.0f;
     float r = (clamped - n * 0.693359375f) - n * -2.12194440e-4f;
@@ -51,11 +68,12 @@ static inline float sample_exp(float x)
     p = p * r + 0.5f;
     p = p * r + 1.0f;
     p = p * r + 1.0f;
-    int32_t exponent = (int32_t)n;
-    uint32_t bits = (uint32_t)(exponent + 127) << 23;
+    int32_t exponent = (int32_t)n + 127;
+    exponent = exponent > 0 ? exponent : 0; // 2^n below the normal numbers becomes 0
+    bits = (uint32_t)exponent << 23;
     float scale;
     memcpy(&scale, &bits, sizeof scale);
-    return x < -87.0f ? 0.0f : p * scale;
+    return p * scale;
 }
 
 #endif

@@ -247,9 +247,10 @@ static void to_weights(struct sora_sampler *sampler, float best, float bound)
 {
     float *work = sampler->work;
     float temperature = sampler->sampling.temperature;
-    for (int32_t i = 0; i < sampler->vocab_size; i++) {
+    int32_t vocab_size = sampler->vocab_size;
+    for (int32_t i = 0; i < vocab_size; i++) {
         float weight = sample_exp((work[i] - best) / temperature);
-        work[i] = work[i] >= bound ? weight : 0.0f;
+        work[i] = sample_keep(weight, work[i] >= bound);
     }
 }
 

@@ -15,7 +15,7 @@ bool dataset_grow(void **items, size_t item_bytes, int64_t count, int64_t extra,
     if (count + extra <= *capacity)
         return true;
     const int64_t wanted = (count + extra) + (count + extra) / 2 + 64;
-    void *memory = realloc(*items, (size_t)wanted * item_bytes);
+    void *memory = reallocarray(*items, (size_t)wanted, item_bytes);
     if (memory == NULL)
         return false;
     *items = memory;

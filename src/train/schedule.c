@@ -68,6 +68,7 @@ sora_status schedule_check_options(const struct sora_train_options *options, str
         {"clip", options->clip, 0, 1e12},
         {"threads", options->threads, 0, SORA_THREADS_MAX},
         {"example_tokens_max", options->example_tokens_max, 0, SORA_CONTEXT_MAX},
+        {"target_params", options->target_params, 0, 1e15},
     };
     for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++)
         if (!(ranges[i].value >= ranges[i].min && ranges[i].value <= ranges[i].max))
@@ -76,6 +77,11 @@ sora_status schedule_check_options(const struct sora_train_options *options, str
     for (int32_t i = 0; i < options->xi_count; i++)
         if (!(options->xi[i] >= 0.0 && options->xi[i] <= 1e6))
             return sora_fail(err, SORA_LIMIT, "xi is %g, expected 0 to 1e6", options->xi[i]);
+    if (options->target_params > 0.0 &&
+        (options->xi_count > 1 || options->method != SORA_METHOD_SORA))
+        return sora_fail(err, SORA_MALFORMED,
+                         "target_params steers the one xi of method sora: neither an xi schedule "
+                         "nor method lora goes with it");
     return SORA_OK;
 }
 
@@ -183,6 +189,24 @@ sora_status sora_train_parse_xi(const char *text, struct sora_train_options *opt
         return status;
     options->xi[0] = value;
     options->xi_count = 1;
+    return SORA_OK;
+}
+
+sora_status sora_train_parse_target_params(const char *text, struct sora_train_options *options,
+                                           struct sora_error *err)
+{
+    char *end;
+    errno = 0;
+    const double value = strtod(text, &end);
+    const bool percent = end > text && strcmp(end, "%") == 0;
+    const bool count = end > text && *end == '\0' && value >= 1.0 && value == floor(value);
+    if ((!percent && !count) || !(value > 0.0) || value > (percent ? 100.0 : 1e15))
+        return sora_fail(err, SORA_MALFORMED,
+                         "target params: \"%.64s\" is neither a share above 0%% up to 100%% nor a "
+                         "count of parameters",
+                         text);
+    // All of them is no target.
+    options->target_params = percent ? (value < 100.0 ? value / 100.0 : 0.0) : value;
     return SORA_OK;
 }
 

@@ -19,6 +19,10 @@ static void add_number(struct buf *buf, const char *name, double value)
 
 static void add_xi(struct buf *buf, const struct sora_train_options *options)
 {
+    if (options->target_params > 0.0) {
+        add_number(buf, "target_params", options->target_params);
+        return;
+    }
     if (options->xi_count == 1) {
         add_number(buf, "xi", options->xi[0]);
         return;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A whole training run: data, steps through all stages, evaluation, pruning, the adapter's file.
 // See sora/train.h; runs in the caller's thread.
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -116,7 +117,7 @@ static void report_step(struct train_run *run, int64_t step, const struct train_
     struct sora_train_progress *progress = &run->progress;
     progress->step = step + 1;
     progress->stage = plan->stage;
-    progress->xi = run->options->xi[plan->stage];
+    progress->xi = outcome->xi;
     progress->loss = outcome->cross_entropy;
     progress->gate_l1 = outcome->gate_l1;
     progress->grad_norm = outcome->grad_norm;
@@ -151,8 +152,9 @@ static sora_status run_step(struct train_run *run, int64_t step, struct sora_err
     const struct train_batch batch = batches_get(&run->batches, step);
     struct trainer_outcome outcome;
     run->progress.lr_factor = schedule_factor(step, run->batches.step_count, run->warmup_steps);
-    const sora_status status = trainer_step(run->trainer, &batch, run->progress.lr_factor,
-                                            run->options->xi[plan->stage], &outcome, err);
+    const double xi = run->options->target_params > 0.0 ? 0.0 : run->options->xi[plan->stage];
+    const sora_status status =
+        trainer_step(run->trainer, &batch, run->progress.lr_factor, xi, &outcome, err);
     if (status != SORA_OK)
         return status;
     report_step(run, step, &batch, &outcome);
@@ -163,6 +165,18 @@ static sora_status run_step(struct train_run *run, int64_t step, struct sora_err
     const sora_status evaluated = evaluate_stage(run, err);
     run->start_us += clock_now_us() - before_us;
     return evaluated;
+}
+
+// A budget given as a share is one of all A and B.
+static sora_status steer(struct train_run *run, struct sora_error *err)
+{
+    const double target = run->options->target_params;
+    if (target == 0.0)
+        return SORA_OK;
+    const int64_t full = trainer_params(run->trainer)->matrix_count;
+    const double count = target < 1.0 ? floor(target * (double)full) : target;
+    return trainer_steer(run->trainer, count < (double)full ? (int64_t)count : full,
+                         run->batches.step_count, err);
 }
 
 static sora_status run_all(struct train_run *run, const char *data_path, const char *eval_path,
@@ -176,6 +190,8 @@ static sora_status run_all(struct train_run *run, const char *data_path, const c
     if (status == SORA_OK)
         status =
             trainer_create(run->model, run->options, run->batches.tokens_max, &run->trainer, err);
+    if (status == SORA_OK)
+        status = steer(run, err);
     if (status != SORA_OK)
         return status;
     run->start_us = clock_now_us();

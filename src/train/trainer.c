@@ -7,12 +7,16 @@
 #include <string.h>
 
 #include "train/adamw.h"
+#include "train/budget.h"
 #include "train/proximal.h"
 
 struct trainer {
     struct sora_train_options options;
     struct params params;
+    const struct sora_base *base;
     struct train_pass *pass;
+    struct budget budget;
+    int64_t steered_steps; // 0: xi is as given
     int64_t steps_done;
 };
 
@@ -24,6 +28,7 @@ sora_status trainer_create(const sora_model *model, const struct sora_train_opti
         return sora_fail(err, SORA_NO_MEMORY, "no memory for a trainer");
     made->options = *options;
     const struct sora_base *base = &model->info.base;
+    made->base = base;
     sora_status status =
         params_init(&made->params, base, options->targets, options->rank,
                     options->alpha / options->rank, options->method == SORA_METHOD_SORA, err);
@@ -51,6 +56,27 @@ void trainer_destroy(struct trainer *trainer)
 struct params *trainer_params(struct trainer *trainer)
 {
     return &trainer->params;
+}
+
+sora_status trainer_steer(struct trainer *trainer, int64_t parameters_end, int64_t steps,
+                          struct sora_error *err)
+{
+    const sora_status status =
+        budget_init(&trainer->budget, &trainer->params, trainer->base, parameters_end, err);
+    if (status == SORA_OK)
+        trainer->steered_steps = steps;
+    return status;
+}
+
+// xi for the gates as they are after the optimizer's step.
+static double steer_xi(struct trainer *trainer, double xi)
+{
+    if (trainer->steered_steps == 0)
+        return xi;
+    const int64_t allowed =
+        budget_allowed(&trainer->budget, trainer->steps_done - 1, trainer->steered_steps);
+    const double needed = budget_xi(&trainer->budget, &trainer->params, trainer->base, allowed);
+    return needed > xi ? needed : xi;
 }
 
 // Adds the gradient of lambda * mean |g| and returns the mean. A gate at zero gets none.
@@ -122,6 +148,7 @@ sora_status trainer_step(struct trainer *trainer, const struct train_batch *batc
     step.weight_decay = 0.0;
     adamw_update(pool, &step, params->grads + gates, params->gate_count, params->values + gates,
                  params->moments1 + gates, params->moments2 + gates);
-    proximal_step(params->values + gates, params->gate_count, xi, options->threshold);
+    outcome->xi = steer_xi(trainer, xi);
+    proximal_step(params->values + gates, params->gate_count, outcome->xi, options->threshold);
     return SORA_OK;
 }

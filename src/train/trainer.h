@@ -22,11 +22,16 @@ struct params *trainer_params(struct trainer *trainer);
 struct trainer_outcome {
     double cross_entropy, gate_l1; // gate_l1: mean |g| before the step
     double grad_norm;              // before the clip, of A, B and g together
+    double xi;                     // of this step's proximal step
 };
 
 // Loss and gradients of cross-entropy + lambda mean |g| into params->grads, no update.
 SORA_CHECKED sora_status trainer_gradients(struct trainer *trainer, const struct train_batch *batch,
                                            struct trainer_outcome *outcome, struct sora_error *err);
+// From now on no step leaves more parameters than budget_allowed says for this end, by raising the
+// xi it is given where that is too small.
+SORA_CHECKED sora_status trainer_steer(struct trainer *trainer, int64_t parameters_end,
+                                       int64_t steps, struct sora_error *err);
 // The whole step. A loss or gradient that is not finite is SORA_LIMIT, before anything changed.
 SORA_CHECKED sora_status trainer_step(struct trainer *trainer, const struct train_batch *batch,
                                       double lr_factor, double xi, struct trainer_outcome *outcome,

@@ -53,7 +53,9 @@ class Server:
 
     def start(self):
         command = [BINARY, "serve", "--model", self.model, "--store", str(self.store)]
-        command += ["--port", "0", "--threads", THREADS, *self.options]
+        for name, value in (("--port", "0"), ("--threads", THREADS)):
+            command += [] if name in self.options else [name, value]
+        command += self.options
         with open(self.log_path, "ab") as log:
             log.write(b"---- start\n")
             log.flush()
@@ -313,14 +315,17 @@ def adapter_config(pattern, rank_max=8, scale=2.0, **fields):
     }  # fmt: skip
 
 
-def adapter_bytes(config, seed, **options):
-    """A whole adapter file for the base that config.json describes."""
-    tensors, pattern = adapter_tensors(config, seed, **options)
+def encode_adapter(tensors, pattern):
     metadata = {
         "format": "sora-adapter", "format_version": "1",
         "adapter_config": json.dumps(adapter_config(pattern)),
     }  # fmt: skip
     return safetensors.numpy.save(tensors, metadata)
+
+
+def adapter_bytes(config, seed, **options):
+    """A whole adapter file for the base that config.json describes."""
+    return encode_adapter(*adapter_tensors(config, seed, **options))
 
 
 def split_file(data):

@@ -24,7 +24,7 @@ from harness import (
 
 LLAMA = TINY / "llama"
 ADAPTERS = ["uniform-r4-qv", "rslora-r8-attn", "ragged", "ragged-alpha"]
-QUICK = ("--threads", THREADS, "--epochs", "4", "--batch-tokens", "128", "--lr", "1e-2")
+QUICK = ("--threads", THREADS, "--epochs", "16", "--batch-tokens", "128", "--lr", "1e-2")
 
 
 def as_json(run):

@@ -5,7 +5,7 @@ import json
 import math
 
 import pytest
-from harness import adapter_bytes, error_of, sse_events
+from harness import adapter_tensors, encode_adapter, error_of, sse_events
 
 PROMPT = "Once upon a time, in a small village"
 
@@ -195,10 +195,21 @@ def test_logit_bias_bans_and_forces(base):
 
 
 def test_a_frequency_penalty_ends_repetition(base):
-    fields = {"return_token_ids": True, "logit_bias": {"500": 20, "501": 20}, "max_tokens": 8}
-    plain = text_of(base, **fields)["choices"][0]["token_ids"]
-    varied = text_of(base, frequency_penalty=2, **fields)["choices"][0]["token_ids"]
-    assert plain != varied
+    # Biased so that 500 is always a little ahead: one token repeats for ever.
+    fields = {"return_token_ids": True, "max_tokens": 40, "logit_bias": {"500": 25}}
+    assert set(text_of(base, **fields)["choices"][0]["token_ids"]) == {500}
+    assert set(text_of(base, **fields, frequency_penalty=2)["choices"][0]["token_ids"]) != {500}
+
+
+@pytest.mark.parametrize(
+    "name, off, on",
+    [("frequency_penalty", 0, 1), ("presence_penalty", 0, 2), ("repetition_penalty", 1, 1.5)],
+)
+def test_a_penalty_changes_what_is_sampled(base, name, off, on):
+    fields = {"temperature": 1, "seed": 4, "max_tokens": 40, "ignore_eos": True}
+    plain = text_of(base, **fields)["choices"][0]["text"]
+    assert text_of(base, **fields, **{name: off})["choices"][0]["text"] == plain
+    assert text_of(base, **fields, **{name: on})["choices"][0]["text"] != plain
 
 
 def test_tokenization_routes_are_inverse(base):
@@ -245,7 +256,15 @@ def test_chat_logprobs_have_bytes_and_alternatives(base):
 
 
 def test_max_rank_uses_the_first_ranks(tiny, tiny_config):
-    tiny.put("elastic", adapter_bytes(tiny_config, 3))
+    """As an adapter would that was cut to these ranks, at the same scale."""
+    tensors, pattern = adapter_tensors(tiny_config, 3)
+    cut = {
+        name: tensor[:2].copy() if "lora_A" in name else tensor[:, :2].copy()
+        for name, tensor in tensors.items()
+    }
+    short = {name: min(2, rank) for name, rank in pattern.items()}
+    tiny.put("elastic", encode_adapter(tensors, pattern))
+    tiny.put("cut", encode_adapter(cut, short))
     body = {
         "prompt": list(range(10, 30)), "max_tokens": 1, "temperature": 0, "logprobs": 5,
         "return_tokens_as_token_ids": True,
@@ -255,11 +274,10 @@ def test_max_rank_uses_the_first_ranks(tiny, tiny_config):
         return json.dumps(tiny.ask({**body, **fields})["choices"])
 
     whole = choices(model="elastic")
-    none = choices(model="elastic", max_rank=0)
-    one = choices(model="elastic", max_rank=1)
+    two = choices(model="elastic", max_rank=2)
+    assert two == choices(model="cut")
     assert choices(model="elastic", max_rank=99) == whole
-    assert none == choices(model="tiny")
-    assert len({whole, none, one}) == 3
+    assert len({whole, two, choices(model="elastic", max_rank=1), choices(model="tiny")}) == 4
 
 
 def test_a_model_without_a_tokenizer_wants_token_ids(tiny):

@@ -101,6 +101,27 @@ static void target_texts_choose_projections(void **state)
     }
 }
 
+static void target_params_are_a_share_or_a_count(void **state)
+{
+    (void)state;
+    const struct {
+        const char *text;
+        double value;
+    } rows[] = {{"30%", 0.3}, {"0.5%", 0.005}, {"100%", 0.0}, {"250000", 250000.0}};
+    struct sora_train_options options = sora_train_options_defaults();
+    struct sora_error err;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        assert_int_equal(sora_train_parse_target_params(rows[i].text, &options, &err), SORA_OK);
+        assert_true(fabs(options.target_params - rows[i].value) < 1e-12);
+    }
+    const char *bad[] = {"", "%", "0%", "-3%", "101%", "0.3", "0", "1.5", "nan%", "1e99", "30 %"};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        if (sora_train_parse_target_params(bad[i], &options, &err) != SORA_MALFORMED)
+            fail_msg("\"%s\" is accepted", bad[i]);
+    options.xi_count = 2;
+    assert_int_equal(schedule_check_options(&options, &err), SORA_MALFORMED);
+}
+
 static void the_factor_rises_then_falls_to_zero(void **state)
 {
     (void)state;
@@ -151,6 +172,7 @@ int main(void)
         cmocka_unit_test(a_bad_xi_text_is_refused_and_changes_nothing),
         cmocka_unit_test(a_list_of_too_many_values_is_refused),
         cmocka_unit_test(target_texts_choose_projections),
+        cmocka_unit_test(target_params_are_a_share_or_a_count),
         cmocka_unit_test(the_factor_rises_then_falls_to_zero),
         cmocka_unit_test(a_warmup_is_a_fraction_or_a_count),
         cmocka_unit_test(options_out_of_range_are_named),

@@ -192,6 +192,26 @@ static void stages_sparsify_and_are_evaluated(void **state)
     free(result.bytes);
 }
 
+static void a_run_ends_at_its_budget_of_parameters(void **state)
+{
+    (void)state;
+    const double targets[] = {0.3, 0.05, 20000.0};
+    for (size_t i = 0; i < sizeof(targets) / sizeof(targets[0]); i++) {
+        struct sora_train_options options = small_options();
+        struct sora_train_result result;
+        struct calls calls = {0};
+        struct sora_error err;
+        options.epochs = 10.0;
+        options.target_params = targets[i];
+        assert_int_equal(train(&options, NULL, &calls, &result, &err), SORA_OK);
+        const double full = (double)result.parameters_full;
+        const double budget = targets[i] < 1.0 ? targets[i] * full : targets[i];
+        assert_true((double)result.parameters <= budget);
+        assert_true((double)result.parameters > budget - 500.0); // about two ranks
+        free(result.bytes);
+    }
+}
+
 static void a_strong_xi_leaves_the_base_alone(void **state)
 {
     (void)state;
@@ -285,6 +305,7 @@ int main(void)
         cmocka_unit_test(a_run_learns_and_its_file_serves),
         cmocka_unit_test(the_record_says_how_it_was_made),
         cmocka_unit_test(stages_sparsify_and_are_evaluated),
+        cmocka_unit_test(a_run_ends_at_its_budget_of_parameters),
         cmocka_unit_test(a_strong_xi_leaves_the_base_alone),
         cmocka_unit_test(a_plain_lora_keeps_all),
         cmocka_unit_test(the_same_seed_gives_the_same_file),

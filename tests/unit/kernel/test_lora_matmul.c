@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+// lora_matmul: exact ranks on mixed batches, against the reference, and the same bits for a row
+// whatever its company, the instruction set and the threads.
+#include "kernel_fixture.h"
+
+#include "base/arena.h"
+#include "kernel/kernel_dispatch.h"
+
+#define ADAPTER_COUNT 5
+#define LAYER_COUNT 2
+#define RANK_MAX 19
+#define ROW_COUNT 12
+#define GROUP_COUNT 6
+
+static const int32_t ranks[ADAPTER_COUNT] = {4, 0, 1, 19, 6};
+static const enum sora_dtype dtypes[ADAPTER_COUNT] = {SORA_F32, SORA_F32, SORA_BF16, SORA_F16,
+                                                      SORA_BF16};
+
+// Adapters of which only layer 1's up projection is filled, and a batch that uses them.
+struct fixture {
+    int32_t d_in, d_out;
+    struct sora_lora_module modules[ADAPTER_COUNT][LAYER_COUNT * SORA_PROJ_COUNT];
+    struct sora_lora loras[ADAPTER_COUNT];
+    struct lora_group groups[GROUP_COUNT];
+    float *x, *y_before, *expected, *y, *scratch;
+};
+
+// Rows 2 and 7 carry no adapter; group 4 is adapter 3 cut to its first 5 ranks.
+static const int32_t group_rows[GROUP_COUNT][4] = {{0, 5, 11}, {1}, {3}, {10, 4}, {6}, {9, 8}};
+static const int32_t group_sizes[GROUP_COUNT] = {3, 1, 1, 2, 1, 2};
+static const int32_t group_adapters[GROUP_COUNT] = {0, 1, 2, 3, 3, 4};
+static const int32_t group_rank_max[GROUP_COUNT] = {0, 0, 8, 0, 5, 0};
+static const int32_t group_ranks[GROUP_COUNT] = {4, 0, 1, 19, 5, 6};
+#define RANK_SUM (4 * 3 + 1 + 19 * 2 + 5 + 6 * 2)
+
+static void *random_array(struct rng *rng, enum sora_dtype dtype, size_t count)
+{
+    float *values = normals(rng, count);
+    if (dtype == SORA_F32)
+        return values;
+    uint16_t *halves = calloc(count + 1, sizeof *halves);
+    assert_non_null(halves);
+    for (size_t i = 0; i < count; i++)
+        halves[i] = dtype == SORA_F16 ? half_to_f16(values[i]) : half_to_bf16(values[i]);
+    free(values);
+    return halves;
+}
+
+static struct sora_lora_module *module_of(struct fixture *f, int32_t adapter)
+{
+    return &f->modules[adapter][SORA_PROJ_COUNT + SORA_PROJ_UP];
+}
+
+static void fixture_open(struct fixture *f, int32_t d_in, int32_t d_out)
+{
+    struct rng rng;
+    rng_seed(&rng, 20);
+    memset(f, 0, sizeof *f);
+    f->d_in = d_in;
+    f->d_out = d_out;
+    for (int32_t i = 0; i < ADAPTER_COUNT; i++) {
+        struct sora_lora_module *module = module_of(f, i);
+        module->rank = ranks[i];
+        module->scale = 0.25f * (float)(i + 1);
+        module->dtype = dtypes[i];
+        if (ranks[i] > 0) {
+            module->a = random_array(&rng, dtypes[i], (size_t)(ranks[i] * d_in));
+            module->bt = random_array(&rng, dtypes[i], (size_t)(ranks[i] * d_out));
+        }
+        f->loras[i] = (struct sora_lora){LAYER_COUNT, f->modules[i]};
+    }
+    for (int32_t g = 0; g < GROUP_COUNT; g++)
+        f->groups[g] = (struct lora_group){&f->loras[group_adapters[g]], g == 2 ? 0.5f : 1.0f,
+                                           group_rank_max[g], group_sizes[g], group_rows[g]};
+    const size_t count = (size_t)ROW_COUNT * (size_t)d_out;
+    f->x = normals(&rng, (size_t)ROW_COUNT * (size_t)d_in);
+    f->y_before = normals(&rng, count);
+    f->scratch = floats(lora_matmul_scratch_count(ROW_COUNT, RANK_MAX));
+    f->expected = copy_of(f->y_before, count);
+    f->y = copy_of(f->y_before, count);
+    int64_t sum = lora_matmul_ref(f->groups, GROUP_COUNT, 1, SORA_PROJ_UP, f->x, d_in, f->expected,
+                                  d_out, f->scratch);
+    assert_int_equal(sum, RANK_SUM);
+}
+
+static void fixture_close(struct fixture *f)
+{
+    for (int32_t i = 0; i < ADAPTER_COUNT; i++) {
+        free((void *)(uintptr_t)module_of(f, i)->a);
+        free((void *)(uintptr_t)module_of(f, i)->bt);
+    }
+    free(f->x);
+    free(f->y_before);
+    free(f->expected);
+    free(f->y);
+    free(f->scratch);
+}
+
+static int64_t run(struct fixture *f, enum cpu_isa isa, struct pool *pool,
+                   const struct lora_group *groups, int32_t group_count)
+{
+    const size_t count = (size_t)ROW_COUNT * (size_t)f->d_out;
+    memcpy(f->y, f->y_before, count * sizeof(float));
+    alloc_guard_enter();
+    int64_t sum = lora_matmul_on(isa, pool, groups, group_count, 1, SORA_PROJ_UP, f->x, f->d_in,
+                                 f->y, f->d_out, f->scratch);
+    alloc_guard_leave();
+    return sum;
+}
+
+static const struct {
+    int32_t d_in, d_out;
+} shapes[] = {{1, 1}, {7, 5}, {16, 64}, {31, 70}, {48, 33}, {576, 192}, {579, 1537}};
+#define SHAPE_COUNT (sizeof shapes / sizeof shapes[0])
+
+static void check_against_reference(enum cpu_isa isa)
+{
+    for (size_t s = 0; s < SHAPE_COUNT; s++) {
+        struct fixture f;
+        fixture_open(&f, shapes[s].d_in, shapes[s].d_out);
+        assert_int_equal(run(&f, isa, NULL, f.groups, GROUP_COUNT), RANK_SUM);
+        // Sums of d_in products near 1, then of 19 of those, in f32.
+        double tolerance = 2e-6 * sqrt((double)shapes[s].d_in) * 4;
+        assert_int_equal(values_differ(f.y, f.expected, (size_t)(ROW_COUNT * f.d_out), tolerance),
+                         -1);
+        fixture_close(&f);
+    }
+}
+
+static void portable_equals_the_reference(void **state)
+{
+    (void)state;
+    check_against_reference(CPU_PORTABLE);
+}
+
+static void avx2_equals_the_reference(void **state)
+{
+    (void)state;
+    need_isa(CPU_AVX2, __func__);
+    check_against_reference(CPU_AVX2);
+}
+
+static void avx2_gives_the_bits_of_portable(void **state)
+{
+    (void)state;
+    need_isa(CPU_AVX2, __func__);
+    for (size_t s = 0; s < SHAPE_COUNT; s++) {
+        struct fixture f;
+        fixture_open(&f, shapes[s].d_in, shapes[s].d_out);
+        const size_t count = (size_t)ROW_COUNT * (size_t)f.d_out;
+        run(&f, CPU_PORTABLE, NULL, f.groups, GROUP_COUNT);
+        float *portable = copy_of(f.y, count);
+        run(&f, CPU_AVX2, NULL, f.groups, GROUP_COUNT);
+        assert_int_equal(bits_differ(f.y, portable, count), -1);
+        free(portable);
+        fixture_close(&f);
+    }
+}
+
+static void threads_do_not_change_a_bit(void **state)
+{
+    (void)state;
+    for (size_t s = 0; s < SHAPE_COUNT; s++) {
+        struct fixture f;
+        fixture_open(&f, shapes[s].d_in, shapes[s].d_out);
+        const size_t count = (size_t)ROW_COUNT * (size_t)f.d_out;
+        run(&f, cpu_isa(), NULL, f.groups, GROUP_COUNT);
+        float *alone = copy_of(f.y, count);
+        for (int32_t threads = 2; threads <= 3; threads++) {
+            struct pool *pool = pool_of(threads);
+            run(&f, cpu_isa(), pool, f.groups, GROUP_COUNT);
+            assert_int_equal(bits_differ(f.y, alone, count), -1);
+            pool_destroy(pool);
+        }
+        free(alone);
+        fixture_close(&f);
+    }
+}
+
+static void a_row_is_the_same_alone_and_in_the_batch(void **state)
+{
+    (void)state;
+    for (size_t s = 0; s < SHAPE_COUNT; s++) {
+        struct fixture f;
+        fixture_open(&f, shapes[s].d_in, shapes[s].d_out);
+        const size_t d_out = (size_t)f.d_out;
+        run(&f, cpu_isa(), NULL, f.groups, GROUP_COUNT);
+        float *batch = copy_of(f.y, ROW_COUNT * d_out);
+        for (int32_t g = 0; g < GROUP_COUNT; g++)
+            for (int32_t i = 0; i < group_sizes[g]; i++) {
+                struct lora_group one = f.groups[g];
+                one.rows += i;
+                one.row_count = 1;
+                assert_int_equal(run(&f, cpu_isa(), NULL, &one, 1), group_ranks[g]);
+                const size_t at = (size_t)one.rows[0] * d_out;
+                assert_int_equal(bits_differ(f.y + at, batch + at, d_out), -1);
+            }
+        free(batch);
+        fixture_close(&f);
+    }
+}
+
+static void rows_without_ranks_are_left_alone(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_open(&f, 48, 33);
+    run(&f, cpu_isa(), NULL, f.groups, GROUP_COUNT);
+    const int32_t untouched[] = {1, 2, 7}, touched[] = {0, 3, 4, 6, 8};
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(bits_differ(f.y + untouched[i] * 33, f.y_before + untouched[i] * 33, 33),
+                         -1);
+    for (size_t i = 0; i < 5; i++)
+        assert_int_not_equal(bits_differ(f.y + touched[i] * 33, f.y_before + touched[i] * 33, 33),
+                             -1);
+    fixture_close(&f);
+}
+
+static void rank_zero_needs_neither_scratch_nor_data(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_open(&f, 48, 33);
+    assert_int_equal(lora_matmul(NULL, &f.groups[1], 1, 1, SORA_PROJ_UP, NULL, 48, NULL, 33, NULL),
+                     0);
+    assert_int_equal(
+        lora_matmul(NULL, f.groups, GROUP_COUNT, 0, SORA_PROJ_UP, NULL, 48, NULL, 33, NULL), 0);
+    assert_int_equal(lora_matmul(NULL, NULL, 0, 0, SORA_PROJ_Q, NULL, 48, NULL, 33, NULL), 0);
+    fixture_close(&f);
+}
+
+static void a_rank_limit_equals_an_adapter_cut_to_it(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_open(&f, 31, 70);
+    run(&f, cpu_isa(), NULL, &f.groups[4], 1);
+    float *limited = copy_of(f.y, ROW_COUNT * 70);
+    module_of(&f, 3)->rank = 5;
+    struct lora_group whole = f.groups[4];
+    whole.rank_max = 0;
+    run(&f, cpu_isa(), NULL, &whole, 1);
+    assert_int_equal(bits_differ(f.y, limited, ROW_COUNT * 70), -1);
+    free(limited);
+    fixture_close(&f);
+}
+
+static void a_wrong_scale_is_noticed(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_open(&f, 576, 192);
+    f.groups[3].scale = 1.001f;
+    run(&f, cpu_isa(), NULL, f.groups, GROUP_COUNT);
+    assert_int_not_equal(values_differ(f.y, f.expected, ROW_COUNT * 192, 2e-4), -1);
+    fixture_close(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_comparers_see_a_difference),
+        cmocka_unit_test(portable_equals_the_reference),
+        cmocka_unit_test(avx2_equals_the_reference),
+        cmocka_unit_test(avx2_gives_the_bits_of_portable),
+        cmocka_unit_test(threads_do_not_change_a_bit),
+        cmocka_unit_test(a_row_is_the_same_alone_and_in_the_batch),
+        cmocka_unit_test(rows_without_ranks_are_left_alone),
+        cmocka_unit_test(rank_zero_needs_neither_scratch_nor_data),
+        cmocka_unit_test(a_rank_limit_equals_an_adapter_cut_to_it),
+        cmocka_unit_test(a_wrong_scale_is_noticed),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
