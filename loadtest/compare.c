@@ -202,7 +202,7 @@ static sora_status read_slot(const cJSON *item, double after_s, struct compare_s
         status = read_latency(item, "e2e", e2e, err);
     if (status != SORA_OK)
         return status;
-    if (at_us / 1e6 <= after_s || width_us < 1)
+    if (at_us < 0 || at_us / 1e6 <= after_s || width_us < 1)
         return sora_fail(err, SORA_MALFORMED, "at_us must rise and width_us must be there");
     *slot = (struct compare_slot){.at_s = at_us / 1e6,
                                   .width_s = width_us / 1e6,

@@ -3,6 +3,7 @@
 #include "loadtest/plan_length.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -39,9 +39,7 @@ void report_live_text(struct buf *out, struct stats *stats, const struct report_
 {
     char rate[REPORT_FIGURE_BYTES], tokens[REPORT_FIGURE_BYTES];
     struct stats_recent recent;
-    struct stats_summary summary;
     stats_recent(stats, progress->now_us, &recent);
-    stats_summary(stats, &summary);
     if (progress->warmup)
         buf_text(out, "warm-up ");
     else if (progress->total > 0 || progress->duration_us > 0)
@@ -53,8 +51,8 @@ void report_live_text(struct buf *out, struct stats *stats, const struct report_
                report_rate(rate, recent.ok_per_s), report_rate(tokens, recent.output_tokens_per_s));
     put_latency(out, "ttft", &recent.ttft);
     put_latency(out, "e2e", &recent.e2e);
-    if (summary.errors > 0)
-        buf_printf(out, " | %lld errors", (long long)summary.errors);
+    if (stats_error_count(stats) > 0)
+        buf_printf(out, " | %lld errors", (long long)stats_error_count(stats));
 }
 
 static size_t columns_of(FILE *out)

@@ -39,7 +39,7 @@ static double nice_step(double range, int pieces)
 
 struct svg_axis svg_axis_from_zero(double max, const char *(*format)(char *, double))
 {
-    double top = isfinite(max) && max > 0 ? max : 1;
+    double top = isfinite(max) && max > 1e-9 ? max : 1; // foreign figures may be denormal
     double step = nice_step(top, 4);
     return (struct svg_axis){.min = 0, .max = ceil(top / step - 1e-9) * step, .format = format};
 }

@@ -73,6 +73,8 @@ static void put_marks(const struct time_view *view, const struct svg_plot *plot)
     double bottom = count > RULES_MAX ? 8 : plot->height - plot->top - plot->bottom;
     for (int32_t i = 0; i < count; ++i) {
         const struct stats_mark *mark = stats_mark_at(view->stats, i);
+        if ((double)mark->at_us < view->x.min || (double)mark->at_us > view->x.max)
+            continue; // during the warm-up
         buf_printf(view->out, "<path class=\"churn %s\" d=\"M%.1f %.1fv%.1f\"><title>%s ",
                    css[mark->kind], svg_x(plot, (double)mark->at_us), plot->top, bottom,
                    stats_mark_kind_name(mark->kind));
@@ -148,7 +150,6 @@ static void put_latency(const struct time_view *view, enum latency_kind kind)
     buf_printf(view->out, "<h3>%s%s</h3>\n", latency_kind_title(kind),
                kind == LATENCY_ITL ? "" : ", by planned send time");
     svg_begin(&plot, latency_kind_title(kind));
-    put_marks(view, &plot);
     for (int which = 2; which >= 0; --which) { // p50 on top
         struct svg_line line;
         svg_line_begin(&line, &plot, css[2 - which]);
@@ -163,6 +164,7 @@ static void put_latency(const struct time_view *view, enum latency_kind kind)
     }
     put_latency_hover(view, &plot, kind);
     put_limits(view, &plot, kind);
+    put_marks(view, &plot); // last, so that they answer the pointer
     svg_end(&plot);
 }
 
@@ -180,6 +182,22 @@ static void put_rate_line(const struct time_view *view, const struct svg_plot *p
                            value(slot) / (share * (double)slot->width_us / 1e6));
     }
     svg_line_end(&line);
+}
+
+static void put_rate_hover(const struct time_view *view, const struct svg_plot *plot)
+{
+    for (int32_t i = 0; i < view->count; ++i) {
+        const struct stats_slot *slot = &view->slots[i];
+        char at[REPORT_FIGURE_BYTES], tokens[REPORT_FIGURE_BYTES];
+        svg_hover_begin(plot, (double)slot->start_us, (double)(slot->start_us + slot->width_us));
+        buf_printf(view->out,
+                   "%s and the next %.0f s: %lld planned, %lld complete, %lld errors, %s tokens; "
+                   "%lld on their way at its end",
+                   view->x.format(at, (double)slot->start_us), (double)slot->width_us / 1e6,
+                   (long long)slot->planned, (long long)slot->ok, (long long)slot->errors,
+                   report_rate(tokens, slot->output_tokens), (long long)slot->running);
+        svg_hover_end(plot);
+    }
 }
 
 static double rate_max(const struct time_view *view, double (*value)(const struct stats_slot *))
@@ -219,8 +237,9 @@ static void put_tokens(const struct time_view *view)
     struct svg_plot plot = panel(view, rate_max(view, tokens_of), report_rate_tick);
     buf_text(view->out, "<h3>output tokens a second</h3>\n");
     svg_begin(&plot, "output tokens a second over time");
-    put_marks(view, &plot);
     put_rate_line(view, &plot, "c1", tokens_of);
+    put_rate_hover(view, &plot);
+    put_marks(view, &plot);
     svg_end(&plot);
 }
 
@@ -238,6 +257,7 @@ static void put_requests(const struct time_view *view)
     put_rate_line(view, &plot, "c1", ok_of);
     if (view->summary->errors > 0)
         put_rate_line(view, &plot, "c2", errors_of);
+    put_rate_hover(view, &plot);
     svg_end(&plot);
 }
 
@@ -255,6 +275,7 @@ static void put_running(const struct time_view *view)
         svg_line_point(&line, (double)(view->slots[i].start_us + view->slots[i].width_us),
                        (double)view->slots[i].running);
     svg_line_end(&line);
+    put_rate_hover(view, &plot);
     svg_end(&plot);
 }
 

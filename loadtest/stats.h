@@ -87,6 +87,7 @@ struct stats_summary {
     struct stats_client client;
 };
 
+int64_t stats_error_count(const struct stats *stats); // so far; cheap
 void stats_summary(const struct stats *stats, struct stats_summary *summary);
 // Whether the SLO holds so far: every term has a sample and is met, and errors are within their
 // share. True without an SLO.

@@ -172,6 +172,11 @@ void stats_summary(const struct stats *stats, struct stats_summary *summary)
     fill_slo(stats, summary);
 }
 
+int64_t stats_error_count(const struct stats *stats)
+{
+    return stats->counts.errors;
+}
+
 bool stats_slo_met(const struct stats *stats)
 {
     struct stats_summary summary;

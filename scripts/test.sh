@@ -111,7 +111,7 @@ build() {
     done
     shift
     say "build $name"
-    if ! { cmake -S . -B "$folder" -G Ninja "$@" && ninja -C "$folder" "${targets[@]}"; } \
+    if ! { cmake -S . -B "$folder" -G Ninja "$@" && ninja -C "$folder" -k 0 "${targets[@]}"; } \
         >"$results/$name.build.log" 2>&1; then
         grep -E 'error|undefined|FAILED' "$results/$name.build.log" | head -20 || true
         record_failure "$name.build" "build $name (see build/test-results/$name.build.log)"

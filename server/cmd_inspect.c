@@ -316,6 +316,8 @@ static sora_status inspect_adapter(const struct inspect_args *args, struct sora_
 {
     sora_adapter *adapter = NULL;
     sora_status status = sora_adapter_open(args->path, NULL, &adapter, err);
+    if (status == SORA_MALFORMED || status == SORA_LIMIT)
+        return sora_fail_within(err, status, "neither a GGUF file nor a sound adapter");
     if (status != SORA_OK)
         return status;
     const struct sora_adapter_info *info = sora_adapter_get_info(adapter);

@@ -16,6 +16,7 @@
 #include "server/cli_report.h"
 #include "server/commands.h"
 #include "server/rank_picture.h"
+#include "server/upload.h"
 #include "sora/adapter.h"
 #include "sora/train.h"
 
@@ -23,7 +24,8 @@
 
 struct train_args {
     const char *model, *data, *out, *eval_data, *log;
-    const char *targets, *xi, *xi_schedule;
+    const char *targets, *xi, *xi_schedule, *target_params;
+    struct upload_target upload; // url NULL: none
     struct sora_train_options options;
     bool json, quiet;
 };
@@ -63,6 +65,8 @@ static const struct cli_option train_options[] = {
      "Raise xi in stages of --epochs each: linear:FROM:TO:COUNT, log-linear:..., exp-linear:..., "
      "or list:A,B,C. With --eval-data each stage is measured: quality against size in one run",
      0, 0, false},
+    {"target-params", 0, CLI_TEXT, AT(target_params), "P%|N",
+     "Steer xi so that the run ends with this share, or number, of the parameters", 0, 0, false},
     {"lambda", 0, CLI_DOUBLE, AT(options.lambda), "X",
      "Weight of the gates' mean size in the loss; pulls all of them down a little (default 1e-3)",
      0, 1e6, false},
@@ -96,6 +100,13 @@ static const struct cli_option train_options[] = {
      "Same seed, data and options: the same file, byte for byte (default 0)", 0, 0, false},
     {"threads", 't', CLI_INT, AT(options.threads), "N", "Threads (default 0: all processors)", 0,
      SORA_THREADS_MAX, false},
+    {.kind = CLI_HEADING, .doc = "Where it goes beside --out:"},
+    {"upload", 0, CLI_TEXT, AT(upload.url), "URL",
+     "Put it into the running server at http://HOST:PORT when it is done", 0, 0, false},
+    {"name", 0, CLI_TEXT, AT(upload.name), "NAME", "Its name there; needed with --upload", 0, 0,
+     false},
+    {"key-file", 0, CLI_TEXT, AT(upload.key_file), "F", "A file with the API key for --upload", 0,
+     0, false},
     {.kind = CLI_HEADING, .doc = "What is printed:"},
     {"json", 0, CLI_FLAG, AT(json), NULL, "One JSON object on standard output", 0, 0, false},
     {"quiet", 'q', CLI_FLAG, AT(quiet), NULL, "No progress, no table", 0, 0, false},
@@ -233,25 +244,30 @@ static sora_status check_out(const char *path, struct sora_error *err)
     return status;
 }
 
-// The options that the table leaves as text.
+// The options that the table leaves as text. False: wrong usage, said on stderr.
 static bool parse_texts(struct train_args *args, const char *program, int *exit_code)
 {
     struct sora_error err;
     const char *xi = args->xi_schedule != NULL ? args->xi_schedule : args->xi;
-    if (args->xi != NULL && args->xi_schedule != NULL) {
-        *exit_code = cli_usage(program, "--xi and --xi-schedule exclude each other");
+    if ((args->xi != NULL) + (args->xi_schedule != NULL) + (args->target_params != NULL) > 1) {
+        *exit_code = cli_usage(program, "--xi, --xi-schedule and --target-params exclude each "
+                                        "other");
         return false;
     }
-    if (xi != NULL && sora_train_parse_xi(xi, &args->options, &err) != SORA_OK) {
+    sora_status status = SORA_OK;
+    if (xi != NULL)
+        status = sora_train_parse_xi(xi, &args->options, &err);
+    if (status == SORA_OK && args->target_params != NULL)
+        status = sora_train_parse_target_params(args->target_params, &args->options, &err);
+    if (status == SORA_OK && args->targets != NULL)
+        status = sora_train_parse_targets(args->targets, &args->options, &err);
+    if (status == SORA_OK && args->upload.url != NULL)
+        status = upload_check(&args->upload, &err);
+    else if (status == SORA_OK && (args->upload.name != NULL || args->upload.key_file != NULL))
+        status = sora_fail(&err, SORA_MALFORMED, "--name and --key-file go with --upload");
+    if (status != SORA_OK)
         *exit_code = cli_usage(program, "%s", err.text);
-        return false;
-    }
-    if (args->targets != NULL &&
-        sora_train_parse_targets(args->targets, &args->options, &err) != SORA_OK) {
-        *exit_code = cli_usage(program, "%s", err.text);
-        return false;
-    }
-    return true;
+    return status == SORA_OK;
 }
 
 static sora_status run_training(const struct train_args *args, const sora_model *model,
@@ -378,6 +394,9 @@ static sora_status train(const struct train_args *args, struct sora_error *err)
         status = print_json(args, &result, digest, err);
     else if (!args->quiet)
         status = print_table(args, &view, &result, digest, err);
+    if (status == SORA_OK && args->upload.url != NULL &&
+        upload_adapter(&args->upload, result.bytes, result.byte_count, err) != SORA_OK)
+        status = sora_fail_within(err, SORA_IO, "%s is written, but the upload failed", args->out);
 done:
     if (view.log != NULL && fclose(view.log) != 0 && status == SORA_OK)
         status = sora_fail(err, SORA_IO, "--log %s: %s", args->log, strerror(errno));

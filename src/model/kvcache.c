@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// See kvcache.h. Engine thread only; nothing is allocated after init.
 #include "model/kvcache.h"
 
 #include <errno.h>

@@ -109,11 +109,10 @@ static bool allocate(struct sora_sampler *sampler)
                      (s->top_p < 1 || s->min_p > 0 || top_k_of(sampler) < sampler->vocab_size);
     bool counts = s->presence_penalty != 0 || s->frequency_penalty != 0;
     bool sees = s->repetition_penalty != 1;
-    sampler->work = malloc(size * sizeof *sampler->work);
+    sampler->work = calloc(size, sizeof *sampler->work);
     if (truncates) {
-        sampler->keys = malloc(size * sizeof *sampler->keys);
-        sampler->maxima =
-            malloc((size_t)block_count(sampler->vocab_size) * sizeof *sampler->maxima);
+        sampler->keys = calloc(size, sizeof *sampler->keys);
+        sampler->maxima = calloc((size_t)block_count(sampler->vocab_size), sizeof *sampler->maxima);
     }
     if (counts)
         sampler->counts = calloc(size, sizeof *sampler->counts);

@@ -14,7 +14,7 @@ sora_status token_list_push(struct token_list *list, int32_t id, struct sora_err
 {
     if (list->count == list->capacity) {
         int32_t capacity = list->capacity == 0 ? 64 : list->capacity * 2;
-        int32_t *ids = realloc(list->ids, (size_t)capacity * sizeof *ids);
+        int32_t *ids = reallocarray(list->ids, (size_t)capacity, sizeof *ids);
         if (ids == NULL)
             return sora_fail(err, SORA_NO_MEMORY, "tokens of a text");
         list->ids = ids;
@@ -37,9 +37,9 @@ static sora_status reserve(struct bpe_scratch *scratch, size_t bytes, struct sor
         return SORA_OK;
     size_t capacity = bytes < 64 ? 64 : bytes;
     bpe_scratch_deinit(scratch);
-    scratch->symbols = malloc(capacity * sizeof *scratch->symbols);
+    scratch->symbols = calloc(capacity, sizeof *scratch->symbols);
     // Each of the at most n-1 merges takes one entry out and puts at most two in.
-    scratch->heap = malloc(2 * capacity * sizeof *scratch->heap);
+    scratch->heap = calloc(2 * capacity, sizeof *scratch->heap);
     if (scratch->symbols == NULL || scratch->heap == NULL) {
         bpe_scratch_deinit(scratch);
         return sora_fail(err, SORA_NO_MEMORY, "a word of %zu bytes", bytes);

@@ -182,7 +182,7 @@ sora_status sora_tokenizer_encode(const sora_tokenizer *tokenizer, const char *t
     struct encode_call call = {.tokenizer = tokenizer};
     // An empty text gives memory too, so that NULL always means failure.
     call.tokens.capacity = 16;
-    call.tokens.ids = malloc((size_t)call.tokens.capacity * sizeof *call.tokens.ids);
+    call.tokens.ids = calloc((size_t)call.tokens.capacity, sizeof *call.tokens.ids);
     if (call.tokens.ids == NULL)
         return sora_fail(err, SORA_NO_MEMORY, "tokens of a text");
     sora_status status = SORA_OK;

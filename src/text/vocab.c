@@ -177,7 +177,7 @@ static size_t table_size(size_t count)
 static sora_status index_bytes(struct vocab *vocab, struct sora_error *err)
 {
     size_t size = table_size((size_t)vocab->token_count);
-    vocab->by_bytes = malloc(size * sizeof *vocab->by_bytes);
+    vocab->by_bytes = calloc(size, sizeof *vocab->by_bytes);
     if (vocab->by_bytes == NULL)
         return sora_fail(err, SORA_NO_MEMORY, "tokenizer: token table");
     memset(vocab->by_bytes, 0xff, size * sizeof *vocab->by_bytes); // -1
@@ -223,7 +223,7 @@ static sora_status index_added(struct vocab *vocab, struct vocab_added *added, b
     int32_t count = 0;
     for (int pass = 0; pass < 2; pass++) {
         if (pass == 1) {
-            added->ids = malloc(((size_t)count + 1) * sizeof *added->ids);
+            added->ids = calloc((size_t)count + 1, sizeof *added->ids);
             if (added->ids == NULL)
                 return sora_fail(err, SORA_NO_MEMORY, "tokenizer: added tokens");
         }
@@ -258,7 +258,7 @@ sora_status vocab_index(struct vocab *vocab, int64_t merge_count, struct sora_er
     if (status != SORA_OK)
         return status;
     size_t size = table_size((size_t)merge_count);
-    vocab->merges = malloc(size * sizeof *vocab->merges);
+    vocab->merges = calloc(size, sizeof *vocab->merges);
     if (vocab->merges == NULL)
         return sora_fail(err, SORA_NO_MEMORY, "tokenizer: merges");
     for (size_t i = 0; i < size; i++)

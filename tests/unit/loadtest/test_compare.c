@@ -163,6 +163,7 @@ static void foreign_files_are_refused_by_name(void **state)
         {HEAD "\"summary\":{},\"series\":{}}", "series: must be an array"},
         {HEAD "\"summary\":{},\"series\":[7]}", "series[0]"},
         {HEAD "\"summary\":{},\"series\":[{\"at_us\":5}]}", "series[0]"},
+        {HEAD "\"summary\":{},\"series\":[{\"width_us\":5}]}", "series[0]"},
         {HEAD "\"summary\":{},\"series\":[{\"at_us\":5,\"width_us\":1,\"ok\":-2}]}", "ok"},
         {HEAD "\"summary\":{},\"series\":[{\"at_us\":5,\"width_us\":9},"
               "{\"at_us\":5,\"width_us\":9}]}",
