@@ -28,7 +28,7 @@ struct client_load {
     const volatile sig_atomic_t *stop; // set by a signal: the run ends at once
 };
 
-#define CLIENT_PROBLEM_BYTES 240
+#define CLIENT_PROBLEM_BYTES 512 // as long as the text of an error
 struct client_result {
     int64_t sent, ended;
     int64_t cut;  // still running when the drain time was over

@@ -95,6 +95,8 @@ sora_status client_http_call(struct client_http *http, const struct client_call 
     CURL *easy = http->easy;
     buf_clear(body);
     *http_status = 0;
+    if (http->config->url[0] == '\0')
+        return sora_fail(err, SORA_MALFORMED, "no URL is given, and the server must be asked");
     int bytes = snprintf(url, sizeof url, "%s%s", http->config->url, call->path);
     if (bytes >= (int)sizeof url)
         return sora_fail(err, SORA_LIMIT, "a URL exceeds %d bytes", URL_BYTES_MAX - 1);

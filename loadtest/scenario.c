@@ -43,9 +43,11 @@ static char **group_string(struct scenario_group *group, int32_t index)
 
 static char **scenario_string(struct scenario *scenario, int32_t index)
 {
-    char **const strings[] = {&scenario->title,     &scenario->doc,       &scenario->trace,
-                              &scenario->adapters,  &scenario->churn_mix, &scenario->churn_folder,
-                              &scenario->token_ids, &scenario->slo,       NULL};
+    char **const strings[] = {&scenario->title,     &scenario->doc,
+                              &scenario->trace,     &scenario->adapters,
+                              &scenario->churn_mix, &scenario->churn_folder,
+                              &scenario->token_ids, &scenario->slo,
+                              &scenario->base,      NULL};
     return strings[index];
 }
 

@@ -44,6 +44,7 @@ struct scenario {
     char *trace;    // path
     char *adapters; // names with commas; NULL: the made ones, or what /v1/models lists
     int64_t adapters_max;
+    char *base; // the base model's name, NULL: asked of the server when it is needed
     double base_share;
     struct scenario_group defaults; // for what a group does not say; the only group without groups
     struct scenario_group groups[SORA_LOADTEST_GROUPS_MAX];

@@ -50,6 +50,8 @@ const struct setting scenario_settings[] = {
      OWN(adapters_max), .min = 0, .max = SORA_LOADTEST_MODELS_MAX},
     {"popularity", "HOW", "uniform, zipf:S or given:5,3,1 (uniform)", SETTING_POPULARITY,
      GROUP(popularity)},
+    {"base", "NAME", "The base model's name (default: what /v1/models says)", SETTING_TEXT,
+     OWN(base)},
     {"base_share", "SHARE", "Share of the requests that go to the base model (0)", SETTING_SHARE,
      OWN(base_share)},
     {"make", "N",
@@ -83,7 +85,8 @@ const struct setting scenario_settings[] = {
     {"temperature", "T", "0 is greedy (0)", SETTING_NUMBER, OWN(temperature), .min = 0, .max = 2},
     {"ignore_eos", "BOOL", "Sends ignore_eos, so that replies have their full length (true)",
      SETTING_BOOL, OWN(ignore_eos)},
-    {"usage", "BOOL", "Asks streams for their token counts (true)", SETTING_BOOL, OWN(usage)},
+    {"stream_usage", "BOOL", "Asks streams for their token counts (true)", SETTING_BOOL,
+     OWN(usage)},
 
     HEADING("Beside the load"),
     {"churn_rate", "N", "Changes of adapters a second: uploads, updates, deletions (0)",

@@ -163,8 +163,6 @@ asan() {
 tsan_pattern='^test_(.*pool.*|.*queue.*|registry.*|.*request.*|.*ring|engine_loop.*|.*_threads)$'
 tsan() {
     local targets
-    cmake -S . -B build-tsan -G Ninja -DCMAKE_BUILD_TYPE=Debug -DSORA_TSAN=ON \
-        >"$results/tsan.build.log" 2>&1
     targets=$(find tests/unit -name 'test_*.c' -printf '%f\n' | sed 's/\.c$//' |
         grep -E "$tsan_pattern" | sort)
     # shellcheck disable=SC2086  # one target a word
