@@ -243,7 +243,7 @@ static sora_status value_text(const cJSON *value, const struct setting *setting,
         setting->kind != SETTING_BOOL)
         buf_text(out, value->valuestring);
     else if (cJSON_IsNumber(value) && setting->kind != SETTING_TEXT &&
-             setting->kind != SETTING_LIST)
+             setting->kind != SETTING_LIST && setting->kind != SETTING_BOOL)
         buf_printf(out, "%.17g", value->valuedouble);
     else if (cJSON_IsBool(value) && setting->kind == SETTING_BOOL)
         buf_text(out, cJSON_IsTrue(value) ? "true" : "false");

@@ -52,12 +52,12 @@ trap 'exit 130' INT TERM
 say "Debian packages"
 scripts/install_deps.sh
 
-say "building $binary"
+say "building $binary and build/sora-loadtest"
 if [ ! -f build/build.ninja ]; then
     cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release >"$out/cmake.log" ||
         { cat "$out/cmake.log"; exit 1; }
 fi
-ninja -C build sora-server | tail -n 1
+ninja -C build sora-server sora-loadtest | tail -n 1
 
 say "base model"
 model=$(scripts/fetch_model.sh)
