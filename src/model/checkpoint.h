@@ -59,6 +59,10 @@ SORA_CHECKED sora_status gguf_checkpoint_open(const char *path, struct checkpoin
 SORA_CHECKED sora_status hf_checkpoint_open(const char *folder, struct checkpoint *checkpoint,
                                             struct sora_error *err);
 
+// The pattern with its "%d", if it has one, replaced by the layer.
+void checkpoint_tensor_name(const char *pattern, int32_t layer,
+                            char name[SORA_TENSOR_NAME_BYTES_MAX + 1]);
+
 // Checks the dimensions against limits.h and each other and fills d_in, d_out.
 SORA_CHECKED sora_status checkpoint_check_base(struct sora_base *base, struct sora_error *err);
 

@@ -40,14 +40,8 @@ static sora_status find(struct checkpoint *checkpoint, enum checkpoint_role role
                         struct checkpoint_tensor *out, bool *found, struct sora_error *err)
 {
     struct gguf_state *state = checkpoint->state;
-    char name[64];
-    const char *pattern = role_names[role];
-    const char *mark = strstr(pattern, "%d");
-    if (mark != NULL)
-        snprintf(name, sizeof name, "%.*s%d%s", (int)(mark - pattern), pattern, layer, mark + 2);
-    else
-        snprintf(name, sizeof name, "%s", pattern);
-
+    char name[SORA_TENSOR_NAME_BYTES_MAX + 1];
+    checkpoint_tensor_name(role_names[role], layer, name);
     const struct gguf_tensor *tensor = gguf_find_tensor(state->gguf, name);
     *found = tensor != NULL;
     if (tensor == NULL)

@@ -78,15 +78,10 @@ static sora_status find(struct checkpoint *checkpoint, enum checkpoint_role role
                         struct checkpoint_tensor *out, bool *found, struct sora_error *err)
 {
     *found = false;
-    const char *pattern = role_names[role];
-    if (pattern == NULL)
+    if (role_names[role] == NULL)
         return SORA_OK;
-    char name[128];
-    const char *mark = strstr(pattern, "%d");
-    if (mark != NULL)
-        snprintf(name, sizeof name, "%.*s%d%s", (int)(mark - pattern), pattern, layer, mark + 2);
-    else
-        snprintf(name, sizeof name, "%s", pattern);
+    char name[SORA_TENSOR_NAME_BYTES_MAX + 1];
+    checkpoint_tensor_name(role_names[role], layer, name);
     const struct safetensors_tensor *tensor = find_in_shards(checkpoint->state, name);
     if (tensor == NULL)
         return SORA_OK;

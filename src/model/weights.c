@@ -11,45 +11,6 @@
 #include "model/checkpoint.h"
 #include "model/weights.h"
 
-sora_status checkpoint_check_base(struct sora_base *base, struct sora_error *err)
-{
-    const struct {
-        const char *name;
-        int32_t value, max;
-    } dims[] = {
-        {"layer count", base->layer_count, SORA_LAYER_COUNT_MAX},
-        {"hidden width", base->hidden, SORA_WIDTH_MAX},
-        {"intermediate width", base->intermediate, SORA_WIDTH_MAX},
-        {"head count", base->head_count, SORA_WIDTH_MAX},
-        {"kv head count", base->kv_head_count, SORA_WIDTH_MAX},
-        {"head_dim", base->head_dim, SORA_HEAD_DIM_MAX},
-        {"vocabulary size", base->vocab_size, SORA_VOCAB_SIZE_MAX},
-    };
-    for (size_t i = 0; i < sizeof dims / sizeof dims[0]; i++) {
-        if (dims[i].value < 1 || dims[i].value > dims[i].max)
-            return sora_fail(err, SORA_LIMIT, "%s is %d, must be 1 .. %d", dims[i].name,
-                             dims[i].value, dims[i].max);
-    }
-    if (base->head_count % base->kv_head_count != 0)
-        return sora_fail(err, SORA_MALFORMED, "%d heads are no multiple of %d kv heads",
-                         base->head_count, base->kv_head_count);
-    if (base->head_dim % 2 != 0)
-        return sora_fail(err, SORA_MALFORMED, "head_dim %d is odd", base->head_dim);
-    int64_t q = (int64_t)base->head_count * base->head_dim;
-    int64_t kv = (int64_t)base->kv_head_count * base->head_dim;
-    if (q > SORA_WIDTH_MAX)
-        return sora_fail(err, SORA_LIMIT, "%d heads of %d exceed a width of %d", base->head_count,
-                         base->head_dim, SORA_WIDTH_MAX);
-    const int32_t in[SORA_PROJ_COUNT] = {base->hidden, base->hidden, base->hidden,      (int32_t)q,
-                                         base->hidden, base->hidden, base->intermediate};
-    const int32_t out[SORA_PROJ_COUNT] = {(int32_t)q,   (int32_t)kv,        (int32_t)kv,
-                                          base->hidden, base->intermediate, base->intermediate,
-                                          base->hidden};
-    memcpy(base->d_in, in, sizeof in);
-    memcpy(base->d_out, out, sizeof out);
-    return SORA_OK;
-}
-
 struct loader {
     struct checkpoint *checkpoint;
     struct sora_model *model;
