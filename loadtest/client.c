@@ -19,9 +19,9 @@
 #include "sora/limits.h"
 
 #define EPOLL_EVENTS 64
-#define SPARE_FILES 64      // descriptors that are not connections
-#define TICK_US 100000      // the live line, and a look at the signal
-#define LATE_START_US 20000 // the run's zero lies so far ahead that the first request is not late
+#define SPARE_FILES 64 // descriptors that are not connections
+#define TICK_US 100000 // the live line, and a look at the signal
+#define LEAD_US 20000  // the run's zero lies so far ahead that the first request is not late
 
 struct client {
     const struct client_load *load;
@@ -322,7 +322,7 @@ static void show(struct client *client)
 {
     const struct plan *plan = client->load->plan;
     int64_t now_us = now_of(client);
-    if (now_us < client->tick_us)
+    if (now_us < client->tick_us || now_us < 0)
         return;
     client->tick_us = now_us + TICK_US;
     if (client->load->live == NULL || client->load->stats == NULL)
@@ -461,8 +461,8 @@ sora_status client_run(const struct client_load *load, struct client_result *res
     *result = (struct client_result){.sent = 0};
     sora_status status = client_open(&client, err);
     if (status == SORA_OK) {
-        client.start_us = clock_now_us() + LATE_START_US;
-        client.tick_us = -LATE_START_US;
+        client.start_us = clock_now_us() + LEAD_US;
+        client.tick_us = 0;
         run_loop(&client);
         status = client.status;
         result->run_us = now_of(&client);

@@ -85,6 +85,7 @@ sora_status made_base_parse(const char *json, size_t bytes, struct made_base *ba
                             struct sora_error *err)
 {
     cJSON *tree = NULL;
+    *base = (struct made_base){.json = NULL};
     sora_status status = json_parse(json, bytes, &tree, err);
     if (status == SORA_OK)
         status = base_from_tree(tree, base, err);
@@ -96,6 +97,7 @@ sora_status made_base_from_card(const char *json, size_t bytes, struct made_base
                                 struct sora_error *err)
 {
     cJSON *tree = NULL;
+    *base = (struct made_base){.json = NULL};
     sora_status status = json_parse(json, bytes, &tree, err);
     if (status == SORA_OK)
         status = base_from_tree(cJSON_GetObjectItemCaseSensitive(tree, "base"), base, err);
@@ -107,6 +109,7 @@ sora_status made_base_from_file(const void *file, size_t bytes, struct made_base
                                 struct sora_error *err)
 {
     struct safetensors *tensors = NULL;
+    *base = (struct made_base){.json = NULL};
     sora_status status = safetensors_parse(file, bytes, &tensors, err);
     if (status != SORA_OK)
         return status;

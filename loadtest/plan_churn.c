@@ -19,7 +19,8 @@ static struct plan_churn draw(const struct plan *plan, struct live *live, const 
                               struct rng *rng)
 {
     struct plan_churn op = {.kind = (enum plan_churn_kind)weights_pick(sums, 3, rng_uniform(rng))};
-    if (op.kind == CHURN_UPDATE && plan->scenario->churn_served) {
+    // Adapters that were there before are never changed: only made ones are.
+    if (op.kind == CHURN_UPDATE && plan->scenario->churn_served && plan->models->made_count > 0) {
         op.served = true;
         op.name = (int32_t)rng_below(rng, (uint64_t)plan->models->made_count);
         return op;

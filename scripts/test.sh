@@ -138,7 +138,7 @@ e2e() {
         record_failure "$name" "$name: no $folder/sora-server"
         return
     fi
-    SORA_SERVER_BIN=$root/$folder/sora-server "$python" -m pytest -q -p no:cacheprovider \
+    SORA_SERVER_BIN=$root/$folder/sora-server "${plain_addresses[@]}" "$python" -m pytest -q -p no:cacheprovider \
         --junitxml="$results/$name.junit.xml" "$@" 2>&1 | tee "$results/$name.log" || true
     [ -f "$results/$name.junit.xml" ] || record_failure "$name" "$name: pytest left no result"
 }
@@ -160,16 +160,18 @@ asan() {
 }
 
 # The thread sanitizer needs only what runs on several threads.
-tsan_pattern='^test_(.*pool.*|.*queue.*|registry.*|.*request.*|.*ring|engine_loop.*|.*_threads)$'
+tsan_pattern='^test_(.*pool.*|.*queue.*|.*request.*|.*ring|engine_loop.*|.*_threads|conn_watch)$'
 tsan() {
     local targets
     targets=$(find tests/unit -name 'test_*.c' -printf '%f\n' | sed 's/\.c$//' |
         grep -E "$tsan_pattern" | sort)
     # shellcheck disable=SC2086  # one target a word
-    build tsan build-tsan $targets -- -DCMAKE_BUILD_TYPE=Debug -DSORA_TSAN=ON || return 0
+    build tsan build-tsan sora-server $targets -- -DCMAKE_BUILD_TYPE=Debug -DSORA_TSAN=ON || return 0
     (
         unset SORA_TEST_MODEL
         units tsan build-tsan -R "$tsan_pattern"
+        e2e e2e-tsan build-tsan build/venv/bin/python -m sanitizer \
+            tests/e2e/test_hot_swap.py tests/e2e/test_batch_invariance.py
     )
 }
 

@@ -8,7 +8,19 @@ import threading
 import time
 
 import pytest
-from harness import GOLDEN, TINY, Server, adapter_bytes, error_of, run_cli, sse_events
+import safetensors.numpy
+from harness import (
+    GOLDEN,
+    TINY,
+    Server,
+    adapter_bytes,
+    adapter_config,
+    adapter_tensors,
+    encode_adapter,
+    error_of,
+    run_cli,
+    sse_events,
+)
 
 CLIENTS = 8
 UPDATES = 40
@@ -102,6 +114,22 @@ def test_the_content_is_the_bytes_that_were_sent(tiny, tiny_config):
     reply = tiny.http.get("/v1/adapters/content/content")
     assert reply.content == data and hashlib.sha256(data).hexdigest() == digest
     assert reply.headers["etag"] == f'"{digest}"'
+
+
+@pytest.mark.sanitizer
+def test_a_peft_pair_is_taken_as_multipart(tiny, tiny_config):
+    tensors, pattern = adapter_tensors(tiny_config, 43)
+    parts = {
+        "name": (None, "pair"),
+        "config": ("adapter_config.json", json.dumps(adapter_config(pattern))),
+        "weights": ("adapter_model.safetensors", safetensors.numpy.save(tensors)),
+    }
+    reply = tiny.http.post("/v1/adapters", files=parts)
+    assert reply.status_code == 201, reply.text
+    tiny.put("whole", encode_adapter(tensors, pattern))
+    assert tiny.greedy(PROMPT, TOKENS, model="pair") == tiny.greedy(PROMPT, TOKENS, model="whole")
+    del parts["config"]
+    error_of(tiny.http.post("/v1/adapters", files=parts), 400)
 
 
 @pytest.mark.sanitizer

@@ -122,21 +122,21 @@ static void lengths_have_the_moments_of_their_distribution(void **state)
 static void a_wrong_length_is_refused(void **state)
 {
     (void)state;
-    static const char *const texts[] = {"",
-                                        "0",
-                                        "1001",
-                                        "-3",
-                                        "2.5",
-                                        "x",
-                                        "uniform:9:3",
-                                        "uniform:1",
-                                        "lognormal:0:1",
-                                        "lognormal:5:1:2000",
-                                        "normal:3:4",
-                                        "uniform:1:2:3",
-                                        "nan",
-                                        "fixed:1111111111111111111111111111111111111111111111111111"
-                                        "111111111111111111"};
+    static const char *const texts[] = {
+        "",
+        "0",
+        "1001",
+        "-3",
+        "2.5",
+        "x",
+        "uniform:9:3",
+        "uniform:1",
+        "lognormal:0:1",
+        "lognormal:5:1:2000",
+        "normal:3:4",
+        "uniform:1:2:3",
+        "nan",
+        "fixed:111111111111111111111111111111111111111111111111111"};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         struct length length;
         struct sora_error err = {.text = ""};
@@ -271,6 +271,25 @@ static void churn_changes_only_what_lives(void **state)
     }
     assert_true(abs(counts[CHURN_UPLOAD] - 2 * counts[CHURN_DELETE]) < 250);
     load_fixture_deinit(&load);
+}
+
+static void churn_changes_made_adapters_and_never_given_ones(void **state)
+{
+    (void)state;
+    static const char json[] = "{\"duration\": 20, \"rate\": 1, \"churn_rate\": 9, \"make\": 3, "
+                               "\"churn_served\": true}";
+    for (int made = 0; made < 2; made++) {
+        struct load_fixture load;
+        int32_t served = 0;
+        load_fixture_init(&load, json, made ? NULL : "mine,yours", NULL);
+        for (int32_t i = 0; i < load.plan.churn_count; i++) {
+            const struct plan_churn *op = &load.plan.churn[i];
+            served += op->served;
+            assert_true(!op->served || (op->kind == CHURN_UPDATE && op->name < 3));
+        }
+        assert_int_equal(served > 0, made);
+        load_fixture_deinit(&load);
+    }
 }
 
 static void a_trace_is_replayed(void **state)
@@ -456,6 +475,7 @@ int main(void)
         cmocka_unit_test(groups_keep_to_their_adapters_and_lengths),
         cmocka_unit_test(the_warm_up_and_the_end_are_kept),
         cmocka_unit_test(churn_changes_only_what_lives),
+        cmocka_unit_test(churn_changes_made_adapters_and_never_given_ones),
         cmocka_unit_test(a_trace_is_replayed),
         cmocka_unit_test(a_wrong_trace_is_refused_by_its_line),
         cmocka_unit_test(a_trace_with_an_unknown_adapter_is_refused),

@@ -176,9 +176,9 @@ static sora_adapter *encode_and_parse(const struct prune *prune, enum sora_dtype
                                                .pairs = prune->pairs,
                                                .pair_count = prune->pair_count,
                                                .training_json = "{\"method\":\"sora\"}"};
-    uint8_t *bytes;
-    size_t byte_count;
-    sora_adapter *adapter;
+    uint8_t *bytes = NULL;
+    size_t byte_count = 0;
+    sora_adapter *adapter = NULL;
     struct sora_error err;
     if (sora_adapter_encode(&source, &bytes, &byte_count, &err) != SORA_OK ||
         sora_adapter_parse(bytes, byte_count, base_of(), &adapter, &err) != SORA_OK)
