@@ -138,7 +138,8 @@ e2e() {
         record_failure "$name" "$name: no $folder/sora-server"
         return
     fi
-    SORA_SERVER_BIN=$root/$folder/sora-server "${plain_addresses[@]}" "$python" -m pytest -q -p no:cacheprovider \
+    SORA_SERVER_BIN=$root/$folder/sora-server \
+        "${plain_addresses[@]}" "$python" -m pytest -q -p no:cacheprovider \
         --junitxml="$results/$name.junit.xml" "$@" 2>&1 | tee "$results/$name.log" || true
     [ -f "$results/$name.junit.xml" ] || record_failure "$name" "$name: pytest left no result"
 }
@@ -149,14 +150,16 @@ release() {
     e2e e2e build build/venv/bin/python tests/e2e --ignore-glob='*/test_peft_*'
 }
 
-# Loops of arithmetic are slow under a sanitizer: the tests of the whole model run in Release only.
+# Passes over the whole model take minutes under a sanitizer: those programs go without it.
+asan_slow='^test_(engine|train_model)$'
 asan() {
     build asan build-asan -- -DCMAKE_BUILD_TYPE=Debug -DSORA_ASAN=ON || return 0
+    units asan build-asan -E "$asan_slow"
     (
         unset SORA_TEST_MODEL
-        units asan build-asan
-        e2e e2e-asan build-asan build/venv/bin/python tests/e2e -m sanitizer
+        units asan-tiny build-asan -R "$asan_slow"
     )
+    e2e e2e-asan build-asan build/venv/bin/python tests/e2e -m sanitizer
 }
 
 # The thread sanitizer needs only what runs on several threads.
@@ -166,18 +169,17 @@ tsan() {
     targets=$(find tests/unit -name 'test_*.c' -printf '%f\n' | sed 's/\.c$//' |
         grep -E "$tsan_pattern" | sort)
     # shellcheck disable=SC2086  # one target a word
-    build tsan build-tsan sora-server $targets -- -DCMAKE_BUILD_TYPE=Debug -DSORA_TSAN=ON || return 0
-    (
-        unset SORA_TEST_MODEL
-        units tsan build-tsan -R "$tsan_pattern"
-        e2e e2e-tsan build-tsan build/venv/bin/python -m sanitizer \
-            tests/e2e/test_hot_swap.py tests/e2e/test_batch_invariance.py
-    )
+    build tsan build-tsan sora-server $targets -- \
+        -DCMAKE_BUILD_TYPE=Debug -DSORA_TSAN=ON || return 0
+    units tsan build-tsan -R "$tsan_pattern"
+    e2e e2e-tsan build-tsan build/venv/bin/python -m sanitizer \
+        tests/e2e/test_hot_swap.py tests/e2e/test_batch_invariance.py
 }
 
 # A second compiler's warnings are errors too; nothing of it is run.
 clang_build() {
-    CC=clang build clang build-clang -- -DCMAKE_BUILD_TYPE=Debug || return 0
+    build clang build-clang -- -DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYPE=Debug \
+        -DCMAKE_C_FLAGS_DEBUG=-O0 || return 0
     echo "clang_build: 1 passed, 0 failed, 0 skipped" >"$results/clang.tidy"
 }
 
