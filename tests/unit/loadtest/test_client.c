@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "loadtest/client.h"
+#include "loadtest/client_body.h"
 
 // Answers each connection with `reply`, after the whole request has come; then closes it, at once
 // or, when the client should wait for more, once the client has closed its side.
@@ -151,7 +152,6 @@ static void every_kind_of_reply_gets_its_outcome(void **state)
         struct stats *stats = NULL;
         struct stats_summary summary;
         struct sora_error err;
-        // "not HTTP" is read as HTTP/0.9, which the client does not speak.
         snprintf(json, sizeof json, "{%s \"requests\": 1, \"rate\": 1000%s}", cases[i].settings,
                  strstr(cases[i].settings, "output_tokens") ? "" : ", \"output_tokens\": 5");
         load_fixture_init(&load, json, "a", NULL);
@@ -216,6 +216,35 @@ static void the_request_says_what_was_planned(void **state)
         if (strstr(script.last_request, parts[i]) == NULL)
             fail_msg("no %s in %s", parts[i], script.last_request);
     }
+    load_fixture_deinit(&load);
+}
+
+static void adapters_are_selected_by_name_or_by_number(void **state)
+{
+    (void)state;
+    static const struct {
+        enum client_selector selector;
+        int32_t model;
+        const char *begins;
+    } selections[] = {
+        {CLIENT_BY_MODEL, 1, "{\"model\":\"b \\\"2\\\"\",\"prompt\":"},
+        {CLIENT_BY_MODEL, 2, "{\"model\":\"base\",\"prompt\":"},
+        {CLIENT_BY_LORA, 1, "{\"model\":\"base\",\"lora\":[{\"id\":1,\"scale\":1.0}],\"prompt\":"},
+        {CLIENT_BY_LORA, 2, "{\"model\":\"base\",\"lora\":[],\"prompt\":"},
+    };
+    struct load_fixture load;
+    struct buf body, scratch;
+    buf_init(&body, 1 << 16);
+    buf_init(&scratch, 1 << 16);
+    load_fixture_init(&load, "{\"requests\": 1}", "a,b \"2\"", "base");
+    for (size_t i = 0; i < sizeof selections / sizeof selections[0]; i++) {
+        struct plan_request request = load.plan.requests[0];
+        request.model = selections[i].model;
+        client_body_encode(&load.plan, &request, selections[i].selector, &body, &scratch);
+        assert_memory_equal(body.data, selections[i].begins, strlen(selections[i].begins));
+    }
+    buf_deinit(&body);
+    buf_deinit(&scratch);
     load_fixture_deinit(&load);
 }
 
@@ -289,6 +318,7 @@ int main(void)
         cmocka_unit_test(every_kind_of_reply_gets_its_outcome),
         cmocka_unit_test(an_unreachable_server_is_counted),
         cmocka_unit_test(the_request_says_what_was_planned),
+        cmocka_unit_test(adapters_are_selected_by_name_or_by_number),
         cmocka_unit_test(latency_counts_from_the_planned_time),
         cmocka_unit_test(a_signal_ends_the_run),
     };
