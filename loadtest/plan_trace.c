@@ -107,9 +107,10 @@ sora_status trace_parse(const char *text, size_t bytes, struct trace *trace, str
 {
     int32_t capacity = 0, number = 0;
     sora_status status = SORA_OK;
-    *trace = (struct trace){.text = strndup(text, bytes)};
+    *trace = (struct trace){.text = calloc(bytes + 1, 1)};
     if (trace->text == NULL)
         return sora_fail(err, SORA_NO_MEMORY, "no memory for a trace");
+    memcpy(trace->text, text, bytes);
     if (strlen(trace->text) != bytes)
         status = sora_fail(err, SORA_MALFORMED, "trace: a zero byte");
     char *rest = trace->text, *line;
