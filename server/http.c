@@ -94,6 +94,8 @@ static void handle_call(void *context)
     struct http_call call;
     begin_call(server, handled->connection, &call);
     server->options.handle(&call, server->options.context);
+    if (http_body_pending(&call))
+        http_body_drain(&call);
     buf_deinit(&call.headers);
     if (call.close)
         mg_disable_connection_keep_alive(handled->connection);
@@ -324,6 +326,7 @@ static void append_head(struct http_call *call, struct buf *out, enum api_code c
 {
     call->code = code;
     call->replied = true;
+    call->close = call->close || http_body_pending(call);
     buf_printf(out, "HTTP/1.1 %d %s\r\n", api_code_http(code), api_code_reason(code));
     if (type != NULL)
         buf_printf(out, "Content-Type: %s\r\n", type);

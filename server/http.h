@@ -20,6 +20,12 @@ struct http_server;
 #define HTTP_REQUEST_ID_BYTES 65
 #define HTTP_PATH_BYTES_MAX 1024
 
+enum http_body_state {
+    HTTP_BODY_UNREAD, // as the request came
+    HTTP_BODY_BEGUN,  // the client is sending
+    HTTP_BODY_DONE,   // read, or not worth waiting for
+};
+
 struct http_call {
     struct mg_connection *connection;
     struct http_server *server;
@@ -27,8 +33,9 @@ struct http_call {
     char path[HTTP_PATH_BYTES_MAX]; // as sent: still percent-encoded, without the query
     const char *query;              // NULL: none
     char request_id[HTTP_REQUEST_ID_BYTES];
-    int socket;         // to watch for the client's going; -1: not found
-    bool close;         // no keep-alive after this reply
+    int socket; // to watch for the client's going; -1: not found
+    bool close; // no keep-alive after this reply
+    enum http_body_state body;
     bool replied;       // the head is out
     bool chunked;       // of a stream: HTTP/1.1
     enum api_code code; // of the reply
@@ -69,6 +76,12 @@ SORA_CHECKED sora_status http_read_body(struct http_call *call, size_t bytes_max
                                         _Atomic int64_t *budget, struct http_body *body,
                                         struct api_error *error);
 void http_body_free(struct http_body *body);
+// Whether the request announced a body that no handler has read to its end: the connection cannot
+// be used again then.
+bool http_body_pending(const struct http_call *call);
+// After the reply: reads such a body off, within bounds. A client that sends first and listens
+// then would see a reset instead of the reply if the connection closed on unread bytes.
+void http_body_drain(struct http_call *call);
 
 // A header for the reply to come.
 void http_add_header(struct http_call *call, const char *name, const char *format, ...)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 
 #include "base/clock.h"
 #include "server/http.h"
@@ -20,13 +21,35 @@ void http_body_free(struct http_body *body)
     *body = (struct http_body){.data = NULL};
 }
 
-// The client sees the refusal only if it can send on: read a refused body off, within reason.
-static void drain(struct http_call *call)
+static bool is_chunked(const struct http_call *call)
+{
+    const char *coding = http_header(call, "Transfer-Encoding");
+    return coding != NULL && strcasecmp(coding, "chunked") == 0;
+}
+
+// Whether the client waits for a word before it sends.
+static bool asks_first(const struct http_call *call)
+{
+    const char *expects = http_header(call, "Expect");
+    return expects != NULL && strcasecmp(expects, "100-continue") == 0;
+}
+
+bool http_body_pending(const struct http_call *call)
+{
+    const struct mg_request_info *info = mg_get_request_info(call->connection);
+    return info != NULL && call->body != HTTP_BODY_DONE &&
+           (info->content_length > 0 || is_chunked(call));
+}
+
+void http_body_drain(struct http_call *call)
 {
     char scrap[READ_BYTES];
     size_t bytes = 0;
     int64_t until_us = clock_now_us() + SORA_BODY_IDLE_MS * 500LL;
-    call->close = true;
+    if (call->body == HTTP_BODY_UNREAD && asks_first(call))
+        return;            // it was told no before it began
+    if (call->socket >= 0) // the reply is whole: a client that waits for its end closes now
+        (void)shutdown(call->socket, SHUT_WR);
     while (bytes < SORA_BODY_DRAIN_BYTES_MAX && clock_now_us() < until_us) {
         int got = mg_read(call->connection, scrap, sizeof scrap);
         if (got <= 0)
@@ -35,13 +58,9 @@ static void drain(struct http_call *call)
     }
 }
 
-// asks_first: the client waits for a word before it sends.
-static sora_status too_large(struct http_call *call, size_t bytes_max, bool asks_first,
-                             struct api_error *error)
+static sora_status too_large(struct http_call *call, size_t bytes_max, struct api_error *error)
 {
     call->close = true;
-    if (!asks_first)
-        drain(call);
     return api_error_set(error, API_TOO_LARGE, NULL, NULL,
                          "the body exceeds the %zu bytes that this route takes", bytes_max);
 }
@@ -88,6 +107,7 @@ static sora_status read_failed(struct http_call *call, int64_t read_us, size_t b
                                struct api_error *error)
 {
     call->close = true;
+    call->body = HTTP_BODY_DONE;
     if (clock_now_us() - read_us > SORA_BODY_IDLE_MS * 900LL)
         return api_error_set(error, API_TOO_SLOW, NULL, NULL,
                              "no byte of the body came for %d s after the first %zu",
@@ -110,15 +130,12 @@ static sora_status read_all(struct http_call *call, size_t bytes_max, int64_t le
             part = bytes_max - body->bytes;
         if (part == 0) { // exactly full: one more byte is too many
             char extra;
-            return mg_read(call->connection, &extra, 1) == 0
-                       ? SORA_OK
-                       : too_large(call, bytes_max, false, error);
+            return mg_read(call->connection, &extra, 1) == 0 ? SORA_OK
+                                                             : too_large(call, bytes_max, error);
         }
         sora_status status = grow(body, body->bytes + part, bytes_max, error);
-        if (status != SORA_OK) {
-            drain(call);
+        if (status != SORA_OK)
             return status;
-        }
         int64_t read_us = clock_now_us();
         int got = mg_read(call->connection, body->data + body->bytes, part);
         if (got == 0 && length < 0)
@@ -128,6 +145,7 @@ static sora_status read_all(struct http_call *call, size_t bytes_max, int64_t le
         body->bytes += (size_t)got;
         if (too_slow(begin_us, body->bytes)) {
             call->close = true;
+            call->body = HTTP_BODY_DONE;
             return api_error_set(error, API_TOO_SLOW, NULL, NULL,
                                  "the body came more slowly than %d bytes a second",
                                  SORA_BODY_RATE_BYTES);
@@ -140,26 +158,26 @@ sora_status http_read_body(struct http_call *call, size_t bytes_max, _Atomic int
 {
     *body = (struct http_body){.budget = budget};
     int64_t length = mg_get_request_info(call->connection)->content_length;
-    const char *coding = http_header(call, "Transfer-Encoding");
-    bool chunked = coding != NULL && strcasecmp(coding, "chunked") == 0;
+    bool chunked = is_chunked(call);
     if (length < 0 && !chunked) {
         call->close = true;
         return api_error_set(error, API_NO_LENGTH, NULL, NULL,
                              "the request needs a Content-Length, or Transfer-Encoding: chunked");
     }
-    const char *expects = http_header(call, "Expect");
-    bool asks_first = expects != NULL && strcasecmp(expects, "100-continue") == 0;
     if (length >= 0 && (uint64_t)length > bytes_max)
-        return too_large(call, bytes_max, asks_first, error);
+        return too_large(call, bytes_max, error);
     static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
-    if (asks_first && mg_write(call->connection, go_on, sizeof go_on - 1) <= 0)
+    if (asks_first(call) && mg_write(call->connection, go_on, sizeof go_on - 1) <= 0)
         call->close = true;
+    call->body = HTTP_BODY_BEGUN;
     sora_status status = grow(body, 1, bytes_max, error);
     if (status == SORA_OK)
         status = read_all(call, bytes_max, chunked ? -1 : length, body, error);
-    if (status == SORA_OK)
-        body->data[body->bytes] = '\0';
-    else
+    if (status != SORA_OK) {
         http_body_free(body);
-    return status;
+        return status;
+    }
+    body->data[body->bytes] = '\0';
+    call->body = HTTP_BODY_DONE;
+    return SORA_OK;
 }

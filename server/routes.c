@@ -114,7 +114,6 @@ static int find_route(const struct http_call *call, const char **name, size_t *n
 static void reply_no_route(struct http_call *call, const struct buf *allowed)
 {
     struct api_error error;
-    call->close = true; // a body may follow that nobody reads
     if (allowed->bytes > 0) {
         http_add_header(call, "Allow", "%s", allowed->data);
         (void)api_error_set(&error, API_BAD_METHOD, NULL, NULL, "%s %s: the methods are %s",
@@ -143,7 +142,6 @@ static void run_handler(struct server *server, struct http_call *call, const str
     char decoded[SORA_ADAPTER_NAME_BYTES_MAX * 2];
     struct api_error error;
     if (route->suffix != NULL && !http_decode_path(name, name_bytes, decoded, sizeof decoded)) {
-        call->close = true;
         (void)api_error_set(&error, API_BAD_REQUEST, "invalid_name", "name",
                             "the name in the path is not valid: at most %d printable bytes, "
                             "percent-encoded",

@@ -79,7 +79,6 @@ void routes_adapters_put(struct server *server, struct http_call *call, const ch
     // Refuse before a gigabyte is sent for nothing.
     sora_status status = sora_store_check_name(name, &cause);
     if (status != SORA_OK || wrong_type) {
-        call->close = true;
         if (wrong_type)
             (void)api_error_set(&error, API_BAD_MEDIA, NULL, NULL,
                                 "the body must be the bytes of the file, as "

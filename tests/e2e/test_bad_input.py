@@ -110,10 +110,28 @@ def raw(server, data, seconds=10):
     return received
 
 
-def test_a_length_over_the_bound_is_refused_before_its_body_comes(tiny):
+@pytest.mark.parametrize(
+    "path, kind, status",
+    [
+        (b"/v1/adapters/..bad", b"application/octet-stream", 400),
+        (b"/v1/adapters/x", b"application/json", 415),
+        (b"/nowhere", b"text/plain", 404),
+        (b"/v1/completions", b"application/json", 405),
+    ],
+)
+def test_who_sends_it_all_before_listening_hears_why_it_is_refused(tiny, path, kind, status):
+    body = b"x" * (30 << 20)  # more than the sockets hold
+    head = b"PUT %s HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n"
+    reply = raw(tiny, head % (path, kind, len(body)) + body)
+    assert int(reply.split(b" ")[1]) == status
+    assert b"\r\nConnection: close\r\n" in reply
+
+
+@pytest.mark.parametrize("expect", [b"Expect: 100-continue\r\n", b""])
+def test_a_length_over_the_bound_is_refused_before_its_body_comes(tiny, expect):
     head = b"PUT /v1/adapters/x HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n"
     start = time.monotonic()
-    assert raw(tiny, head + b"Expect: 100-continue\r\n\r\n").split(b" ")[1] == b"413"
+    assert raw(tiny, head + expect + b"\r\n").split(b" ")[1] == b"413"
     assert time.monotonic() - start < 5
 
 
