@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 int64_t clock_now_us(void); // monotonic
+int64_t clock_now_ns(void); // the same clock, for what lasts less than some microseconds
 int64_t clock_unix_s(void);
 void clock_sleep_us(int64_t us);
 

@@ -19,15 +19,16 @@ struct matmul_job {
     const struct weight *weight;
     const float *x; // [m, d_in]
     int32_t m;
-    float *y; // [m, d_out]
+    float *y;  // [m, d_out]
+    bool adds; // y holds what the products are added to; else they start at zero
 };
 // Panels [first, first + count) of a job. unpacked: one thread's scratch, 64-byte aligned,
 // [MATMUL_CHUNK_VALUES][16].
 typedef void matmul_panels_fn(const struct matmul_job *job, int32_t first, int32_t count,
                               float *unpacked);
 matmul_panels_fn matmul_panels_portable, matmul_panels_avx2, matmul_panels_avx512;
-void matmul_on(enum cpu_isa isa, struct pool *pool, const struct weight *weight, const float *x,
-               int32_t m, float *y, float *scratch);
+void matmul_run_on(enum cpu_isa isa, struct pool *pool, const struct matmul_work *work,
+                   float *scratch);
 
 // --- lora_matmul ---
 // Ranks [first, end) of one module for the rows of one group: t[i][rank] = a[rank] . x[rows[i]].
@@ -58,9 +59,7 @@ typedef void lora_shrink_fn(const struct lora_shrink *work, int32_t first, int32
 typedef void lora_expand_fn(const struct lora_expand *work, int32_t first, int32_t end);
 lora_shrink_fn lora_shrink_portable, lora_shrink_avx2;
 lora_expand_fn lora_expand_portable, lora_expand_avx2;
-int64_t lora_matmul_on(enum cpu_isa isa, struct pool *pool, const struct lora_group *groups,
-                       int32_t group_count, int32_t layer, enum sora_proj proj, const float *x,
-                       int32_t d_in, float *y, int32_t d_out, float *scratch);
+int64_t lora_work_init_on(enum cpu_isa isa, struct lora_work *work);
 
 // --- attention ---
 // The first position that a row at `pos` attends to.

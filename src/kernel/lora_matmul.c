@@ -1,24 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 // lora_matmul: the split of a mixed batch over threads, the portable body and the reference. One
-// caller at a time per pool; the scratch is the caller's. Allocates nothing.
+// caller at a time per work; the scratch is the caller's. Allocates nothing.
 #include "kernel/lora_matmul.h"
 
 #include <stdbool.h>
+#include <string.h>
 
 #include "base/assert.h"
 
 #define LORA_SUFFIX portable
 #include "kernel/lora_body.h"
 
-// Outputs that are dealt out together in the expand phase.
-#define COLUMN_VALUES 64
-// Multiply-adds of a phase below which waking other threads costs more than it saves.
+// Multiply-adds below which waking other threads costs more than it saves.
 #define SHARED_WORK_MIN 32768
 
-size_t lora_matmul_scratch_count(int32_t m, int32_t rank_max)
+size_t lora_scratch_count(int32_t m, int32_t rank_max)
 {
     ASSERT(m >= 0 && rank_max >= 0);
-    return (size_t)m * (size_t)rank_max;
+    return (size_t)LORA_CALLS_MAX * (size_t)m * (size_t)rank_max;
 }
 
 static const struct sora_lora_module *module_of(const struct lora_group *group, int32_t layer,
@@ -35,143 +34,136 @@ static int32_t rank_of(const struct lora_group *group, const struct sora_lora_mo
     return module->rank;
 }
 
-struct lora_split {
-    const struct lora_group *groups;
-    int32_t group_count, layer;
-    enum sora_proj proj;
-    const float *x;
-    int32_t d_in;
-    float *y;
-    int32_t d_out;
-    float *scratch;
-    lora_shrink_fn *shrink;
-    lora_expand_fn *expand;
-    bool expanding; // which phase
-    int64_t cost;   // of the phase, as unit_cost counts
+int64_t lora_work_init_on(enum cpu_isa isa, struct lora_work *work)
+{
+    ASSERT(work->call_count > 0 && work->call_count <= LORA_CALLS_MAX);
+    int64_t total = 0;
+    work->isa = isa;
+    float *t = work->scratch;
+    for (int32_t c = 0; c < work->call_count; c++) {
+        work->t[c] = t;
+        work->rank_sums[c] = 0;
+        for (int32_t g = 0; g < work->group_count; g++) {
+            const struct lora_group *group = &work->groups[g];
+            int32_t rank = rank_of(group, module_of(group, work->layer, work->projs[c]));
+            work->rank_sums[c] += (int64_t)rank * group->row_count;
+        }
+        if (work->rank_sums[c] > 0)
+            t += work->rank_sums[c];
+        total += work->rank_sums[c];
+    }
+    return total;
+}
+
+int64_t lora_work_init(struct lora_work *work)
+{
+    return lora_work_init_on(cpu_isa(), work);
+}
+
+// --- shrink ---
+
+struct shrink_split {
+    const struct lora_work *work;
+    int64_t cost; // of all ranks, as rank_cost counts
     int32_t tasks;
 };
 
-// A phase is a row of units: a rank of a group when shrinking, COLUMN_VALUES outputs of a group
-// when expanding. A unit costs what it reads of the adapter and once more for each row.
-static int32_t unit_count(const struct lora_split *split, int32_t rank)
+// A rank costs what it reads of the adapter and once more for each row.
+static int64_t rank_cost(const struct lora_group *group)
 {
-    if (rank == 0)
+    return group->row_count + 1;
+}
+
+// Of `count` ranks that cost `each`, those that start before `offset`.
+static int32_t ranks_before(int64_t offset, int64_t each, int32_t count)
+{
+    if (offset <= 0)
         return 0;
-    return split->expanding ? (split->d_out + COLUMN_VALUES - 1) / COLUMN_VALUES : rank;
+    int64_t ranks = (offset + each - 1) / each;
+    return ranks < count ? (int32_t)ranks : count;
 }
 
-static int64_t unit_cost(const struct lora_split *split, int32_t rank, int32_t row_count)
+static void shrink_ranks(const struct lora_work *work, const struct lora_group *group,
+                         const struct sora_lora_module *module, int32_t rank, float *t,
+                         int32_t first, int32_t end)
 {
-    return (int64_t)(row_count + 1) * (split->expanding ? rank : 1);
-}
-
-static void run_units(const struct lora_split *split, const struct lora_group *group,
-                      const struct sora_lora_module *module, int32_t rank, float *t, int32_t first,
-                      int32_t end)
-{
-    if (split->expanding) {
-        const struct lora_expand work = {module->dtype, module->bt,       t,        rank,
-                                         group->rows,   group->row_count, split->y, split->d_out};
-        int32_t column_end = end * COLUMN_VALUES;
-        split->expand(&work, first * COLUMN_VALUES,
-                      column_end < split->d_out ? column_end : split->d_out);
-        return;
-    }
-    const struct lora_shrink work = {module->dtype,
+    const struct lora_shrink part = {module->dtype,
                                      module->a,
-                                     split->x,
-                                     split->d_in,
+                                     work->x,
+                                     work->d_in,
                                      group->rows,
                                      group->row_count,
                                      group->scale * module->scale,
                                      t,
                                      rank};
-    split->shrink(&work, first, end);
+    (work->isa == CPU_PORTABLE ? lora_shrink_portable : lora_shrink_avx2)(&part, first, end);
 }
 
-// Of `count` units that cost `each`, those that start before `offset`.
-static int32_t units_before(int64_t offset, int64_t each, int32_t count)
-{
-    if (offset <= 0)
-        return 0;
-    int64_t units = (offset + each - 1) / each;
-    return units < count ? (int32_t)units : count;
-}
-
-// The units whose cost, all before them added up, starts in this task's share.
-static void run_share(void *context, int32_t index, int32_t thread)
+// The ranks whose cost, all before them added up, starts in this task's share: threads get equal
+// work, however ranks are spread over the adapters.
+static void shrink_share(void *context, int32_t index, int32_t thread)
 {
     (void)thread;
-    const struct lora_split *split = context;
+    const struct shrink_split *split = context;
+    const struct lora_work *work = split->work;
     const int64_t low = split->cost * index / split->tasks;
     const int64_t high = split->cost * (index + 1) / split->tasks;
     int64_t passed = 0;
-    float *t = split->scratch;
-    for (int32_t g = 0; g < split->group_count && passed < high; g++) {
-        const struct lora_group *group = &split->groups[g];
-        const struct sora_lora_module *module = module_of(group, split->layer, split->proj);
-        const int32_t rank = rank_of(group, module), count = unit_count(split, rank);
-        const int64_t each = unit_cost(split, rank, group->row_count);
-        if (count == 0)
-            continue;
-        int32_t first = units_before(low - passed, each, count);
-        int32_t end = units_before(high - passed, each, count);
-        if (first < end)
-            run_units(split, group, module, rank, t, first, end);
-        passed += each * count;
-        t += (size_t)rank * (size_t)group->row_count;
+    for (int32_t c = 0; c < work->call_count; c++) {
+        float *t = work->t[c];
+        for (int32_t g = 0; g < work->group_count && passed < high; g++) {
+            const struct lora_group *group = &work->groups[g];
+            const struct sora_lora_module *module = module_of(group, work->layer, work->projs[c]);
+            const int32_t rank = rank_of(group, module);
+            const int64_t each = rank_cost(group);
+            int32_t first = ranks_before(low - passed, each, rank);
+            int32_t end = ranks_before(high - passed, each, rank);
+            if (first < end)
+                shrink_ranks(work, group, module, rank, t, first, end);
+            passed += each * rank;
+            t += (size_t)rank * (size_t)group->row_count;
+        }
     }
 }
 
-static void run_phase(struct pool *pool, struct lora_split *split, bool expanding,
-                      int64_t multiply_adds)
+void lora_shrink_all(struct pool *pool, const struct lora_work *work)
 {
-    split->expanding = expanding;
-    split->cost = 0;
-    for (int32_t g = 0; g < split->group_count; g++) {
-        const struct lora_group *group = &split->groups[g];
-        int32_t rank = rank_of(group, module_of(group, split->layer, split->proj));
-        split->cost += unit_count(split, rank) * unit_cost(split, rank, group->row_count);
+    struct shrink_split split = {.work = work};
+    int64_t rank_sum = 0;
+    for (int32_t c = 0; c < work->call_count; c++) {
+        rank_sum += work->rank_sums[c];
+        for (int32_t g = 0; g < work->group_count; g++) {
+            const struct lora_group *group = &work->groups[g];
+            split.cost +=
+                rank_of(group, module_of(group, work->layer, work->projs[c])) * rank_cost(group);
+        }
     }
     // Two shares for each thread even out threads of unequal speed.
-    split->tasks = multiply_adds < SHARED_WORK_MIN ? 1 : 2 * pool_threads(pool);
-    pool_run(split->tasks == 1 ? NULL : pool, split->tasks, run_share, split);
+    bool alone = rank_sum * work->d_in < SHARED_WORK_MIN;
+    split.tasks = alone ? 1 : 2 * pool_threads(pool);
+    pool_run(alone ? NULL : pool, split.tasks, shrink_share, &split);
 }
 
-int64_t lora_matmul_on(enum cpu_isa isa, struct pool *pool, const struct lora_group *groups,
-                       int32_t group_count, int32_t layer, enum sora_proj proj, const float *x,
-                       int32_t d_in, float *y, int32_t d_out, float *scratch)
-{
-    int64_t rank_sum = 0;
-    for (int32_t g = 0; g < group_count; g++)
-        rank_sum +=
-            (int64_t)rank_of(&groups[g], module_of(&groups[g], layer, proj)) * groups[g].row_count;
-    if (rank_sum == 0)
-        return 0;
-    struct lora_split split = {
-        .groups = groups,
-        .group_count = group_count,
-        .layer = layer,
-        .proj = proj,
-        .x = x,
-        .d_in = d_in,
-        .y = y,
-        .d_out = d_out,
-        .scratch = scratch,
-        .shrink = isa == CPU_PORTABLE ? lora_shrink_portable : lora_shrink_avx2,
-        .expand = isa == CPU_PORTABLE ? lora_expand_portable : lora_expand_avx2,
-    };
-    run_phase(pool, &split, false, rank_sum * d_in);
-    run_phase(pool, &split, true, rank_sum * d_out);
-    return rank_sum;
-}
+// --- expand ---
 
-int64_t lora_matmul(struct pool *pool, const struct lora_group *groups, int32_t group_count,
-                    int32_t layer, enum sora_proj proj, const float *x, int32_t d_in, float *y,
-                    int32_t d_out, float *scratch)
+void lora_expand_columns(const struct lora_work *work, int32_t call, float *y, int32_t d_out,
+                         int32_t first, int32_t end)
 {
-    return lora_matmul_on(cpu_isa(), pool, groups, group_count, layer, proj, x, d_in, y, d_out,
-                          scratch);
+    ASSERT(call >= 0 && call < work->call_count && first >= 0 && end <= d_out);
+    for (int32_t row = 0; row < work->m; row++)
+        memset(y + (size_t)row * (size_t)d_out + first, 0, (size_t)(end - first) * sizeof(float));
+    const float *t = work->t[call];
+    for (int32_t g = 0; g < work->group_count; g++) {
+        const struct lora_group *group = &work->groups[g];
+        const struct sora_lora_module *module = module_of(group, work->layer, work->projs[call]);
+        const int32_t rank = rank_of(group, module);
+        if (rank == 0)
+            continue;
+        const struct lora_expand part = {module->dtype, module->bt,       t, rank,
+                                         group->rows,   group->row_count, y, d_out};
+        (work->isa == CPU_PORTABLE ? lora_expand_portable : lora_expand_avx2)(&part, first, end);
+        t += (size_t)rank * (size_t)group->row_count;
+    }
 }
 
 static double element_at(enum sora_dtype dtype, const void *array, size_t index)

@@ -1,17 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-// y += scale * B (A x) for rows that carry adapters, at each module's exact rank. Rows of one
-// adapter are computed together, whatever their place in the batch; rank 0 and rows without an
-// adapter cost nothing. A row's result depends on its own x and adapter alone, to the bit.
-// Shrink (t = A x): one dot product per rank, in a fixed order over d_in. Expand: y[o] grows by
-// scale * t[r] * B[o, r] for r = 0, 1, ... in turn.
+// y = scale * B (A x) for rows that carry adapters, at each module's exact rank, in two halves
+// around the base's product of the same modules (matmul.h): shrink, t = A x, for all modules that
+// read one x in one call; expand, y = B t, a range of columns at a time, by the thread that is
+// about to add W x to them. Rows of one adapter are computed together, whatever their place in the
+// batch; rank 0 and rows without an adapter cost nothing. A row's result depends on its own x and
+// adapter alone, to the bit.
+// Shrink: one dot product per rank, in a fixed order over d_in. Expand: y[o] starts at zero and
+// grows by t[r] * B[o, r] for r = 0, 1, ... in turn.
 #ifndef KERNEL_LORA_MATMUL_H
 #define KERNEL_LORA_MATMUL_H
 
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/cpu.h"
 #include "base/pool.h"
 #include "sora/lora.h"
+
+#define LORA_CALLS_MAX 3 // q, k and v read the same x
 
 // The rows of a batch that share one adapter view.
 struct lora_group {
@@ -22,13 +28,34 @@ struct lora_group {
     const int32_t *rows; // indices into the batch
 };
 
-// Floats of scratch for up to m rows and a largest module rank.
-size_t lora_matmul_scratch_count(int32_t m, int32_t rank_max);
+// Modules of one layer that read the same x, for the groups of a batch. The caller fills the first
+// part; lora_work_init the rest.
+struct lora_work {
+    const struct lora_group *groups;
+    int32_t group_count, layer;
+    int32_t call_count; // <= LORA_CALLS_MAX
+    enum sora_proj projs[LORA_CALLS_MAX];
+    const float *x; // [m, d_in]
+    int32_t m, d_in;
+    float *scratch; // lora_scratch_count floats
 
-// x [m, d_in], y [m, d_out] dense. Returns the sum over rows of the ranks computed.
-int64_t lora_matmul(struct pool *pool, const struct lora_group *groups, int32_t group_count,
-                    int32_t layer, enum sora_proj proj, const float *x, int32_t d_in, float *y,
-                    int32_t d_out, float *scratch);
+    enum cpu_isa isa;
+    int64_t rank_sums[LORA_CALLS_MAX]; // over rows, of each module
+    float *t[LORA_CALLS_MAX];          // of each module, [row_count, rank] of group after group
+};
+
+// Floats of scratch for up to m rows and a largest module rank.
+size_t lora_scratch_count(int32_t m, int32_t rank_max);
+// Returns the sum over rows and modules of the ranks to compute; 0: nothing else needs a call.
+int64_t lora_work_init(struct lora_work *work);
+// Fills all t from x.
+void lora_shrink_all(struct pool *pool, const struct lora_work *work);
+// Sets columns [first, end) of module `call` in y [m, d_out]: zero for rows without ranks. After
+// lora_shrink_all; by any thread, different columns at the same time.
+void lora_expand_columns(const struct lora_work *work, int32_t call, float *y, int32_t d_out,
+                         int32_t first, int32_t end);
+
+// The reference, in double: y [m, d_out] += scale * B (A x) of one module. scratch [rank].
 int64_t lora_matmul_ref(const struct lora_group *groups, int32_t group_count, int32_t layer,
                         enum sora_proj proj, const float *x, int32_t d_in, float *y, int32_t d_out,
                         float *scratch);

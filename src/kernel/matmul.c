@@ -19,48 +19,75 @@ size_t matmul_scratch_count(int32_t d_in, int32_t threads)
 }
 
 struct matmul_split {
-    struct matmul_job job;
+    const struct matmul_work *work;
     matmul_panels_fn *run;
-    int32_t panel_count, panels_each;
+    int32_t panels_each; // panels of all calls, one after another
     float *scratch;
 };
+
+static void run_panels(const struct matmul_split *split, int32_t call, int32_t first, int32_t count,
+                       int32_t thread)
+{
+    const struct matmul_work *work = split->work;
+    const struct matmul_call *of = &work->calls[call];
+    if (of->adds) {
+        int32_t end = (first + count) * WEIGHT_PANEL_ROWS;
+        work->start(work->start_context, call, first * WEIGHT_PANEL_ROWS,
+                    end < of->weight->d_out ? end : of->weight->d_out, thread);
+    }
+    const struct matmul_job job = {of->weight, work->x, work->m, of->y, of->adds};
+    split->run(&job, first, count, split->scratch + (size_t)thread * unpacked_count);
+}
 
 static void run_share(void *context, int32_t index, int32_t thread)
 {
     const struct matmul_split *split = context;
-    int32_t first = index * split->panels_each;
-    int32_t left = split->panel_count - first;
-    split->run(&split->job, first, left < split->panels_each ? left : split->panels_each,
-               split->scratch + (size_t)thread * unpacked_count);
+    int32_t first = index * split->panels_each, end = first + split->panels_each;
+    int32_t passed = 0;
+    for (int32_t call = 0; call < split->work->call_count; call++) {
+        int32_t panels = weight_panel_count(split->work->calls[call].weight);
+        int32_t low = first > passed ? first - passed : 0;
+        int32_t high = end - passed < panels ? end - passed : panels;
+        if (low < high)
+            run_panels(split, call, low, high - low, thread);
+        passed += panels;
+    }
 }
 
-void matmul_on(enum cpu_isa isa, struct pool *pool, const struct weight *weight, const float *x,
-               int32_t m, float *y, float *scratch)
+void matmul_run_on(enum cpu_isa isa, struct pool *pool, const struct matmul_work *work,
+                   float *scratch)
 {
     static matmul_panels_fn *const by_isa[] = {matmul_panels_portable, matmul_panels_avx2,
                                                matmul_panels_avx512};
-    ASSERT(m >= 0);
-    if (m == 0)
+    ASSERT(work->m >= 0 && work->call_count > 0);
+    if (work->m == 0)
         return;
-    const int32_t panels = weight_panel_count(weight), threads = pool_threads(pool);
+    const int32_t threads = pool_threads(pool);
+    int32_t panels = 0;
+    for (int32_t call = 0; call < work->call_count; call++) {
+        ASSERT(work->calls[call].weight->d_in == work->calls[0].weight->d_in);
+        panels += weight_panel_count(work->calls[call].weight);
+    }
     int32_t each = (panels + threads - 1) / threads;
     if (each > TASK_PANELS) // four shares for each thread, in whole groups of four panels
         each = ((each + 3) / 4 + 3) / 4 * 4;
     uintptr_t line = ((uintptr_t)scratch + 63) & ~(uintptr_t)63;
     struct matmul_split split = {
-        .job = {weight, x, m, y},
-        .run = by_isa[isa],
-        .panel_count = panels,
-        .panels_each = each,
-        .scratch = (float *)line,
-    };
+        .work = work, .run = by_isa[isa], .panels_each = each, .scratch = (float *)line};
     pool_run(pool, (panels + each - 1) / each, run_share, &split);
+}
+
+void matmul_run(struct pool *pool, const struct matmul_work *work, float *scratch)
+{
+    matmul_run_on(cpu_isa(), pool, work, scratch);
 }
 
 void matmul(struct pool *pool, const struct weight *weight, const float *x, int32_t m, float *y,
             float *scratch)
 {
-    matmul_on(cpu_isa(), pool, weight, x, m, y, scratch);
+    const struct matmul_call call = {.weight = weight, .y = y};
+    matmul_run(pool, &(struct matmul_work){.calls = &call, .call_count = 1, .x = x, .m = m},
+               scratch);
 }
 
 void matmul_ref(const struct weight *weight, const float *x, int32_t m, float *y, float *scratch)

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // y = W x for a batch of rows, W packed (weight.h). Every output is one chain of fused
-// multiply-adds over k = 0 .. d_in-1 into one f32 accumulator that starts at zero: the same bits
+// multiply-adds over k = 0 .. d_in-1 into one f32 accumulator that starts at zero, or at what an
+// adapter put there: the same bits
 // for any number of rows, any split over threads, any tile, and for the portable, AVX2 and AVX-512
 // kernels alike.
 #ifndef KERNEL_MATMUL_H
 #define KERNEL_MATMUL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,7 +18,30 @@
 // buffer as large as its largest weight asks.
 size_t matmul_scratch_count(int32_t d_in, int32_t threads);
 
-// x [m, d_in], y [m, d_out], both row-major and dense; y is overwritten, x and y do not overlap.
+// One product of a call to matmul_run: y [m, d_out] = W x.
+struct matmul_call {
+    const struct weight *weight;
+    float *y;
+    bool adds; // matmul_work.start sets y first, and the product is added to that
+};
+
+// Sets columns [first, end) of y of call number `call` before its product is added, on the thread
+// that will add it: an adapter's part. Different ranges at the same time.
+typedef void matmul_start_fn(void *context, int32_t call, int32_t first, int32_t end,
+                             int32_t thread);
+
+// Products that read the same x (q, k, v), as one piece of work for the pool. All arrays are
+// row-major and dense, and do not overlap.
+struct matmul_work {
+    const struct matmul_call *calls; // weights of one d_in
+    int32_t call_count;
+    const float *x; // [m, d_in]
+    int32_t m;
+    matmul_start_fn *start; // may be NULL when no call adds
+    void *start_context;
+};
+void matmul_run(struct pool *pool, const struct matmul_work *work, float *scratch);
+// One product: x [m, d_in], y [m, d_out].
 void matmul(struct pool *pool, const struct weight *weight, const float *x, int32_t m, float *y,
             float *scratch);
 // The reference: plain loops over weight_row_to_f32 and fmaf. scratch [d_in].

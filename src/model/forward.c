@@ -9,36 +9,10 @@
 #include "base/arena.h"
 #include "base/clock.h"
 #include "kernel/activation.h"
-#include "kernel/matmul.h"
 #include "kernel/norm.h"
 #include "kernel/rope.h"
 
 #define SWIGLU_ROWS 4 // rows of one pool task: a few microseconds
-
-static int32_t max_of(const int32_t *values, int32_t count)
-{
-    int32_t max = 0;
-    for (int32_t i = 0; i < count; i++)
-        max = values[i] > max ? values[i] : max;
-    return max;
-}
-
-static size_t scratch_of_matmul(const struct sora_base *base, int32_t threads)
-{
-    int32_t widest = max_of(base->d_in, SORA_PROJ_COUNT);
-    return matmul_scratch_count(widest, threads);
-}
-
-static size_t scratch_of_lora(const struct sora_base *base, int32_t rows_max)
-{
-    int32_t rank_max = 0; // no valid module has more ranks than its narrower side
-    for (int proj = 0; proj < SORA_PROJ_COUNT; proj++) {
-        int32_t narrow =
-            base->d_in[proj] < base->d_out[proj] ? base->d_in[proj] : base->d_out[proj];
-        rank_max = narrow > rank_max ? narrow : rank_max;
-    }
-    return lora_matmul_scratch_count(rows_max, rank_max);
-}
 
 static sora_status alloc_floats(struct forward *forward, const struct sora_engine_options *options,
                                 struct sora_error *err)
@@ -62,8 +36,6 @@ static sora_status alloc_floats(struct forward *forward, const struct sora_engin
         {&forward->up, rows, (size_t)base->intermediate},
         {&forward->logit_x, logit_rows, (size_t)base->hidden},
         {&forward->logits, logit_rows, (size_t)base->vocab_size},
-        {&forward->matmul_scratch, scratch_of_matmul(base, threads), 1},
-        {&forward->lora_scratch, scratch_of_lora(base, options->rows_max), 1},
         {&forward->attention_scratch,
          attention_scratch_count(&forward->shape, options->context_max, threads), 1},
     };
@@ -113,6 +85,8 @@ sora_status forward_init(struct forward *forward, const struct sora_model *model
         status = sora_fail(err, SORA_NO_MEMORY, "out of memory");
     if (status == SORA_OK)
         status = alloc_floats(forward, options, err);
+    if (status == SORA_OK)
+        status = project_init(&forward->projector, &model->info.base, pool, options->rows_max, err);
     if (status != SORA_OK) {
         forward_deinit(forward);
         return status;
@@ -124,47 +98,25 @@ sora_status forward_init(struct forward *forward, const struct sora_model *model
 void forward_deinit(struct forward *forward)
 {
     struct forward_batch *batch = &forward->batch;
-    void *memory[] = {forward->rope,
-                      forward->x,
-                      forward->normed,
-                      forward->q,
-                      forward->k,
-                      forward->v,
-                      forward->attended,
-                      forward->gate,
-                      forward->up,
-                      forward->logit_x,
-                      forward->logits,
-                      forward->matmul_scratch,
-                      forward->lora_scratch,
-                      forward->attention_scratch,
-                      batch->tokens,
-                      batch->positions,
-                      batch->rows,
-                      batch->slots,
-                      batch->groups,
-                      batch->group_rows,
-                      batch->logit_rows};
+    void *memory[] = {
+        forward->rope, forward->x,        forward->normed,   forward->q,
+        forward->k,    forward->v,        forward->attended, forward->gate,
+        forward->up,   forward->logit_x,  forward->logits,   forward->attention_scratch,
+        batch->tokens, batch->positions,  batch->rows,       batch->slots,
+        batch->groups, batch->group_rows, batch->logit_rows};
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
         free(memory[i]);
+    project_deinit(&forward->projector);
     memset(forward, 0, sizeof *forward);
 }
 
-// y = W x, plus each row's adapter.
-static void project(struct forward *forward, int32_t layer, enum sora_proj proj, const float *x,
-                    float *y, struct sora_step_stats *stats)
+static void project(struct forward *forward, int32_t layer, const struct project_out *outs,
+                    int32_t count, const float *x)
 {
-    const struct forward_batch *batch = &forward->batch;
-    const struct weight *weight = &forward->model->weights.layers[layer].projections[proj];
-    int64_t start_us = clock_now_us();
-    matmul(forward->pool, weight, x, batch->row_count, y, forward->matmul_scratch);
-    int64_t middle_us = clock_now_us();
-    stats->base_matmul_us += middle_us - start_us;
-    if (batch->group_count == 0)
-        return;
-    stats->rank_sum += lora_matmul(forward->pool, batch->groups, batch->group_count, layer, proj, x,
-                                   weight->d_in, y, weight->d_out, forward->lora_scratch);
-    stats->adapter_us += clock_now_us() - middle_us;
+    const struct project_batch batch = {.row_count = forward->batch.row_count,
+                                        .groups = forward->batch.groups,
+                                        .group_count = forward->batch.group_count};
+    project_run(&forward->projector, &forward->model->weights, layer, &batch, outs, count, x);
 }
 
 static void add_bias(float *y, const float *bias, int32_t m, int32_t width)
@@ -210,9 +162,9 @@ static void attention_part(struct forward *forward, int32_t layer, struct sora_s
     float eps = forward->model->config.norm_eps;
 
     rmsnorm(forward->x, weights->attention_norm, eps, m, base->hidden, forward->normed);
-    project(forward, layer, SORA_PROJ_Q, forward->normed, forward->q, stats);
-    project(forward, layer, SORA_PROJ_K, forward->normed, forward->k, stats);
-    project(forward, layer, SORA_PROJ_V, forward->normed, forward->v, stats);
+    const struct project_out qkv[] = {
+        {SORA_PROJ_Q, forward->q}, {SORA_PROJ_K, forward->k}, {SORA_PROJ_V, forward->v}};
+    project(forward, layer, qkv, 3, forward->normed);
     add_bias(forward->q, weights->q_bias, m, base->d_out[SORA_PROJ_Q]);
     add_bias(forward->k, weights->k_bias, m, base->d_out[SORA_PROJ_K]);
     add_bias(forward->v, weights->v_bias, m, base->d_out[SORA_PROJ_V]);
@@ -234,7 +186,8 @@ static void attention_part(struct forward *forward, int32_t layer, struct sora_s
               forward->attention_scratch, forward->context_max);
     stats->attention_us += clock_now_us() - start_us;
 
-    project(forward, layer, SORA_PROJ_O, forward->attended, forward->normed, stats);
+    const struct project_out o = {SORA_PROJ_O, forward->normed};
+    project(forward, layer, &o, 1, forward->attended);
     add_rows(forward->x, forward->normed, (size_t)m * (size_t)base->hidden);
 }
 
@@ -249,20 +202,22 @@ static void swiglu_rows(void *context, int32_t index, int32_t thread)
     swiglu(gate, forward->up + (size_t)first * width, count, gate);
 }
 
-static void mlp_part(struct forward *forward, int32_t layer, struct sora_step_stats *stats)
+static void mlp_part(struct forward *forward, int32_t layer)
 {
     const struct sora_base *base = &forward->model->info.base;
     int32_t m = forward->batch.row_count;
     rmsnorm(forward->x, forward->model->weights.layers[layer].mlp_norm,
             forward->model->config.norm_eps, m, base->hidden, forward->normed);
-    project(forward, layer, SORA_PROJ_GATE, forward->normed, forward->gate, stats);
-    project(forward, layer, SORA_PROJ_UP, forward->normed, forward->up, stats);
+    const struct project_out gate_up[] = {{SORA_PROJ_GATE, forward->gate},
+                                          {SORA_PROJ_UP, forward->up}};
+    project(forward, layer, gate_up, 2, forward->normed);
     pool_run(forward->pool, (m + SWIGLU_ROWS - 1) / SWIGLU_ROWS, swiglu_rows, forward);
-    project(forward, layer, SORA_PROJ_DOWN, forward->gate, forward->normed, stats);
+    const struct project_out down = {SORA_PROJ_DOWN, forward->normed};
+    project(forward, layer, &down, 1, forward->gate);
     add_rows(forward->x, forward->normed, (size_t)m * (size_t)base->hidden);
 }
 
-static void logits_part(struct forward *forward, struct sora_step_stats *stats)
+static void logits_part(struct forward *forward)
 {
     const struct sora_model *model = forward->model;
     const struct forward_batch *batch = &forward->batch;
@@ -274,21 +229,23 @@ static void logits_part(struct forward *forward, struct sora_step_stats *stats)
                forward->x + (size_t)batch->logit_rows[i] * hidden, hidden * sizeof(float));
     rmsnorm(forward->logit_x, model->weights.output_norm, model->config.norm_eps,
             batch->logit_row_count, (int32_t)hidden, forward->logit_x);
-    int64_t start_us = clock_now_us();
-    matmul(forward->pool, &model->weights.output, forward->logit_x, batch->logit_row_count,
-           forward->logits, forward->matmul_scratch);
-    stats->base_matmul_us += clock_now_us() - start_us;
+    project_logits(&forward->projector, &model->weights, forward->logit_x, batch->logit_row_count,
+                   forward->logits);
 }
 
 void forward_run(struct forward *forward, struct sora_step_stats *stats)
 {
     const struct sora_base *base = &forward->model->info.base;
+    project_begin(&forward->projector);
     for (int32_t i = 0; i < forward->batch.row_count; i++)
         weight_row_to_f32(&forward->model->weights.embedding, forward->batch.tokens[i],
                           forward->x + (size_t)i * (size_t)base->hidden);
     for (int32_t layer = 0; layer < base->layer_count; layer++) {
         attention_part(forward, layer, stats);
-        mlp_part(forward, layer, stats);
+        mlp_part(forward, layer);
     }
-    logits_part(forward, stats);
+    logits_part(forward);
+    stats->base_matmul_us += forward->projector.base_ns / 1000;
+    stats->adapter_us += forward->projector.adapter_ns / 1000;
+    stats->rank_sum += forward->projector.rank_sum;
 }

@@ -9,6 +9,7 @@
 #include "kernel/attention.h"
 #include "kernel/lora_matmul.h"
 #include "model/kvcache.h"
+#include "model/project.h"
 #include "model/weights.h"
 #include "sora/engine.h"
 
@@ -36,7 +37,8 @@ struct forward {
     float *rope; // [context_max][head_dim]
     float *x, *normed, *q, *k, *v, *attended, *gate, *up, *logit_x;
     float *logits; // [L, vocab] of the last pass
-    float *matmul_scratch, *lora_scratch, *attention_scratch;
+    float *attention_scratch;
+    struct projector projector;
 };
 
 SORA_CHECKED sora_status forward_init(struct forward *forward, const struct sora_model *model,

@@ -22,7 +22,7 @@ struct fixture {
     struct sora_lora_module modules[ADAPTER_COUNT][LAYER_COUNT * SORA_PROJ_COUNT];
     struct sora_lora loras[ADAPTER_COUNT];
     struct lora_group groups[GROUP_COUNT];
-    float *x, *y_before, *expected, *y, *scratch;
+    float *x, *expected, *y, *scratch;
 };
 
 // Rows 2 and 7 carry no adapter; group 4 is adapter 3 cut to its first 5 ranks.
@@ -74,10 +74,9 @@ static void fixture_open(struct fixture *f, int32_t d_in, int32_t d_out)
                                            group_rank_max[g], group_sizes[g], group_rows[g]};
     const size_t count = (size_t)ROW_COUNT * (size_t)d_out;
     f->x = normals(&rng, (size_t)ROW_COUNT * (size_t)d_in);
-    f->y_before = normals(&rng, count);
-    f->scratch = floats(lora_matmul_scratch_count(ROW_COUNT, RANK_MAX));
-    f->expected = copy_of(f->y_before, count);
-    f->y = copy_of(f->y_before, count);
+    f->scratch = floats(lora_scratch_count(ROW_COUNT, RANK_MAX));
+    f->expected = floats(count);
+    f->y = floats(count);
     int64_t sum = lora_matmul_ref(f->groups, GROUP_COUNT, 1, SORA_PROJ_UP, f->x, d_in, f->expected,
                                   d_out, f->scratch);
     assert_int_equal(sum, RANK_SUM);
@@ -90,7 +89,6 @@ static void fixture_close(struct fixture *f)
         free((void *)(uintptr_t)module_of(f, i)->bt);
     }
     free(f->x);
-    free(f->y_before);
     free(f->expected);
     free(f->y);
     free(f->scratch);
@@ -99,11 +97,24 @@ static void fixture_close(struct fixture *f)
 static int64_t run(struct fixture *f, enum cpu_isa isa, struct pool *pool,
                    const struct lora_group *groups, int32_t group_count)
 {
-    const size_t count = (size_t)ROW_COUNT * (size_t)f->d_out;
-    memcpy(f->y, f->y_before, count * sizeof(float));
+    struct lora_work work = {.groups = groups,
+                             .group_count = group_count,
+                             .layer = 1,
+                             .call_count = 1,
+                             .projs = {SORA_PROJ_UP},
+                             .x = f->x,
+                             .m = ROW_COUNT,
+                             .d_in = f->d_in,
+                             .scratch = f->scratch};
+    for (int32_t i = 0; i < ROW_COUNT * f->d_out; i++)
+        f->y[i] = NAN; // every value is set
     alloc_guard_enter();
-    int64_t sum = lora_matmul_on(isa, pool, groups, group_count, 1, SORA_PROJ_UP, f->x, f->d_in,
-                                 f->y, f->d_out, f->scratch);
+    int64_t sum = lora_work_init_on(isa, &work);
+    lora_shrink_all(pool, &work);
+    // In two ranges, as two threads would.
+    int32_t middle = f->d_out / 2 / 16 * 16;
+    lora_expand_columns(&work, 0, f->y, f->d_out, middle, f->d_out);
+    lora_expand_columns(&work, 0, f->y, f->d_out, 0, middle);
     alloc_guard_leave();
     return sum;
 }
@@ -200,32 +211,73 @@ static void a_row_is_the_same_alone_and_in_the_batch(void **state)
     }
 }
 
-static void rows_without_ranks_are_left_alone(void **state)
+static void rows_without_ranks_are_zero(void **state)
 {
     (void)state;
     struct fixture f;
     fixture_open(&f, 48, 33);
     run(&f, cpu_isa(), NULL, f.groups, GROUP_COUNT);
     const int32_t untouched[] = {1, 2, 7}, touched[] = {0, 3, 4, 6, 8};
+    const float zeros[33] = {0};
     for (size_t i = 0; i < 3; i++)
-        assert_int_equal(bits_differ(f.y + untouched[i] * 33, f.y_before + untouched[i] * 33, 33),
-                         -1);
+        assert_int_equal(bits_differ(f.y + untouched[i] * 33, zeros, 33), -1);
     for (size_t i = 0; i < 5; i++)
-        assert_int_not_equal(bits_differ(f.y + touched[i] * 33, f.y_before + touched[i] * 33, 33),
-                             -1);
+        assert_int_not_equal(bits_differ(f.y + touched[i] * 33, zeros, 33), -1);
     fixture_close(&f);
 }
 
-static void rank_zero_needs_neither_scratch_nor_data(void **state)
+static void no_rank_means_no_work(void **state)
 {
     (void)state;
     struct fixture f;
     fixture_open(&f, 48, 33);
-    assert_int_equal(lora_matmul(NULL, &f.groups[1], 1, 1, SORA_PROJ_UP, NULL, 48, NULL, 33, NULL),
-                     0);
-    assert_int_equal(
-        lora_matmul(NULL, f.groups, GROUP_COUNT, 0, SORA_PROJ_UP, NULL, 48, NULL, 33, NULL), 0);
-    assert_int_equal(lora_matmul(NULL, NULL, 0, 0, SORA_PROJ_Q, NULL, 48, NULL, 33, NULL), 0);
+    struct lora_work work = {
+        .groups = &f.groups[1], .group_count = 1, .layer = 1, .call_count = 1, .m = ROW_COUNT};
+    work.projs[0] = SORA_PROJ_UP;
+    assert_int_equal(lora_work_init(&work), 0); // an adapter of rank 0
+    work.groups = f.groups;
+    work.group_count = GROUP_COUNT;
+    work.layer = 0;
+    assert_int_equal(lora_work_init(&work), 0); // a layer without ranks
+    work.group_count = 0;
+    assert_int_equal(lora_work_init(&work), 0);
+    fixture_close(&f);
+}
+
+static void modules_of_one_x_run_together(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_open(&f, 48, 33);
+    run(&f, cpu_isa(), NULL, f.groups, GROUP_COUNT);
+    float *alone = copy_of(f.y, ROW_COUNT * 33);
+    for (int32_t i = 0; i < ADAPTER_COUNT; i++) // a second module, the same but for its scale
+        f.modules[i][SORA_PROJ_COUNT + SORA_PROJ_GATE] = *module_of(&f, i);
+    f.modules[0][SORA_PROJ_COUNT + SORA_PROJ_GATE].scale *= 2;
+    struct pool *pool = pool_of(3);
+    float *scratch = floats(lora_scratch_count(ROW_COUNT, RANK_MAX));
+    struct lora_work work = {.groups = f.groups,
+                             .group_count = GROUP_COUNT,
+                             .layer = 1,
+                             .call_count = 3,
+                             .projs = {SORA_PROJ_GATE, SORA_PROJ_Q, SORA_PROJ_UP},
+                             .x = f.x,
+                             .m = ROW_COUNT,
+                             .d_in = 48,
+                             .scratch = scratch};
+    assert_int_equal(lora_work_init(&work), 2 * RANK_SUM);
+    assert_int_equal(work.rank_sums[1], 0);
+    lora_shrink_all(pool, &work);
+    lora_expand_columns(&work, 2, f.y, 33, 0, 33);
+    assert_int_equal(bits_differ(f.y, alone, ROW_COUNT * 33), -1);
+    lora_expand_columns(&work, 0, f.y, 33, 0, 33);
+    for (int32_t row = 0; row < ROW_COUNT; row++) // doubling is exact
+        for (int32_t c = 0; c < 33; c++)
+            assert_true(f.y[row * 33 + c] ==
+                        alone[row * 33 + c] * (row == 0 || row == 5 || row == 11 ? 2.0f : 1.0f));
+    free(alone);
+    free(scratch);
+    pool_destroy(pool);
     fixture_close(&f);
 }
 
@@ -265,8 +317,9 @@ int main(void)
         cmocka_unit_test(avx2_gives_the_bits_of_portable),
         cmocka_unit_test(threads_do_not_change_a_bit),
         cmocka_unit_test(a_row_is_the_same_alone_and_in_the_batch),
-        cmocka_unit_test(rows_without_ranks_are_left_alone),
-        cmocka_unit_test(rank_zero_needs_neither_scratch_nor_data),
+        cmocka_unit_test(rows_without_ranks_are_zero),
+        cmocka_unit_test(no_rank_means_no_work),
+        cmocka_unit_test(modules_of_one_x_run_together),
         cmocka_unit_test(a_rank_limit_equals_an_adapter_cut_to_it),
         cmocka_unit_test(a_wrong_scale_is_noticed),
     };

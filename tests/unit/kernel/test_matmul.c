@@ -55,7 +55,10 @@ static int64_t run_rows(struct fixture *f, enum cpu_isa isa, struct pool *pool, 
         f->y[i] = NAN;
     f->y[count] = 77;
     alloc_guard_enter();
-    matmul_on(isa, pool, &f->weight, f->x + (size_t)first * d_in, m, f->y, f->scratch);
+    const struct matmul_call call = {.weight = &f->weight, .y = f->y};
+    const struct matmul_work work = {
+        .calls = &call, .call_count = 1, .x = f->x + (size_t)first * d_in, .m = m};
+    matmul_run_on(isa, pool, &work, f->scratch);
     alloc_guard_leave();
     assert_true(f->y[count] == 77);
     return bits_differ(f->y, f->expected + (size_t)first * d_out, count);
@@ -126,6 +129,78 @@ static void many_panels_are_shared_without_gaps(void **state)
     pool_destroy(pool);
 }
 
+// What matmul_work.start is given to do, and how often each column was set.
+struct start_log {
+    float *const *y;
+    const int32_t *d_out;
+    int32_t m;
+    int32_t *times; // [call][COLUMNS_MAX]
+};
+#define COLUMNS_MAX 200
+
+static void set_columns(void *context, int32_t call, int32_t first, int32_t end, int32_t thread)
+{
+    (void)thread;
+    struct start_log *log = context;
+    for (int32_t column = first; column < end; column++) {
+        log->times[call * COLUMNS_MAX + column]++;
+        for (int32_t row = 0; row < log->m; row++)
+            log->y[call][row * log->d_out[call] + column] = (float)(row + column % 5);
+    }
+}
+
+// Three products of one x, of which the first and the last are added to what start sets.
+static void check_products_together(enum cpu_isa isa, struct pool *pool, int32_t m)
+{
+    static const int32_t d_out[3] = {83, 16, 200};
+    enum { D_IN = 64 };
+    struct rng rng;
+    rng_seed(&rng, 13);
+    struct weight weights[3];
+    struct matmul_call calls[3];
+    float *y[3], *x = normals(&rng, (size_t)m * D_IN), *row = floats(D_IN);
+    for (int i = 0; i < 3; i++) {
+        weights[i] = random_weight(&rng, i == 1 ? WEIGHT_F16 : WEIGHT_Q4_1, d_out[i], D_IN);
+        y[i] = floats((size_t)(m * d_out[i]));
+        calls[i] = (struct matmul_call){&weights[i], y[i], i != 1};
+    }
+    int32_t times[3 * COLUMNS_MAX] = {0};
+    struct start_log log = {y, d_out, m, times};
+    float *scratch = floats(matmul_scratch_count(D_IN, 3));
+    const struct matmul_work work = {calls, 3, x, m, set_columns, &log};
+    matmul_run_on(isa, pool, &work, scratch);
+    for (int i = 0; i < 3; i++) {
+        float *expected = floats((size_t)(m * d_out[i]));
+        matmul_ref(&weights[i], x, m, expected, row);
+        for (int32_t c = 0; c < d_out[i]; c++) {
+            assert_int_equal(times[i * COLUMNS_MAX + c], i != 1);
+            for (int32_t r = 0; r < m; r++) {
+                float start = i != 1 ? (float)(r + c % 5) : 0;
+                assert_float_equal(y[i][r * d_out[i] + c], expected[r * d_out[i] + c] + start,
+                                   1e-4);
+            }
+        }
+        free(expected);
+        free(y[i]);
+        weight_deinit(&weights[i]);
+    }
+    free(x);
+    free(row);
+    free(scratch);
+}
+
+static void products_of_one_x_run_together(void **state)
+{
+    (void)state;
+    struct pool *pool = pool_of(3);
+    for (int isa = CPU_PORTABLE; isa <= (int)cpu_isa(); isa++)
+        for (int32_t m = 1; m <= 17; m += 4) {
+            check_products_together((enum cpu_isa)isa, NULL, m);
+            check_products_together((enum cpu_isa)isa, pool, m);
+        }
+    pool_destroy(pool);
+}
+
 static void the_public_call_equals_the_reference(void **state)
 {
     (void)state;
@@ -170,6 +245,7 @@ int main(void)
         cmocka_unit_test(avx2_equals_the_reference_to_the_bit),
         cmocka_unit_test(avx512_equals_the_reference_to_the_bit),
         cmocka_unit_test(many_panels_are_shared_without_gaps),
+        cmocka_unit_test(products_of_one_x_run_together),
         cmocka_unit_test(the_public_call_equals_the_reference),
         cmocka_unit_test(another_order_of_sums_is_noticed),
     };

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+// See project.h. An adapter's first half, t = A x, runs before the base's product; its second, B t,
+// is set by the thread that then adds W x to the same columns.
+#include "model/project.h"
+
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/arena.h"
+#include "base/clock.h"
+
+static size_t matmul_scratch_of(const struct sora_base *base, int32_t threads)
+{
+    int32_t widest = 0;
+    for (int proj = 0; proj < SORA_PROJ_COUNT; proj++)
+        widest = base->d_in[proj] > widest ? base->d_in[proj] : widest;
+    return matmul_scratch_count(widest, threads);
+}
+
+static size_t lora_scratch_of(const struct sora_base *base, int32_t rows_max)
+{
+    int32_t rank_max = 0; // no valid module has more ranks than its narrower side
+    for (int proj = 0; proj < SORA_PROJ_COUNT; proj++) {
+        int32_t narrow =
+            base->d_in[proj] < base->d_out[proj] ? base->d_in[proj] : base->d_out[proj];
+        rank_max = narrow > rank_max ? narrow : rank_max;
+    }
+    return lora_scratch_count(rows_max, rank_max);
+}
+
+sora_status project_init(struct projector *projector, const struct sora_base *base,
+                         struct pool *pool, int32_t rows_max, struct sora_error *err)
+{
+    const size_t threads = (size_t)pool_threads(pool);
+    memset(projector, 0, sizeof *projector);
+    projector->pool = pool;
+    projector->matmul_scratch =
+        aligned_calloc(matmul_scratch_of(base, pool_threads(pool)), sizeof(float));
+    projector->lora_scratch = aligned_calloc(lora_scratch_of(base, rows_max) + 1, sizeof(float));
+    projector->threads = aligned_calloc(threads, sizeof *projector->threads);
+    if (projector->matmul_scratch == NULL || projector->lora_scratch == NULL ||
+        projector->threads == NULL) {
+        project_deinit(projector);
+        return sora_fail(err, SORA_NO_MEMORY, "no memory for the projections of %d rows", rows_max);
+    }
+    return SORA_OK;
+}
+
+void project_deinit(struct projector *projector)
+{
+    free(projector->matmul_scratch);
+    free(projector->lora_scratch);
+    free(projector->threads);
+    memset(projector, 0, sizeof *projector);
+}
+
+void project_begin(struct projector *projector)
+{
+    projector->base_ns = projector->adapter_ns = projector->rank_sum = 0;
+}
+
+struct expand_context {
+    struct projector *projector;
+    const struct lora_work *lora;
+    const struct matmul_call *calls;
+};
+
+static void expand(void *context, int32_t call, int32_t first, int32_t end, int32_t thread)
+{
+    const struct expand_context *expand = context;
+    const struct matmul_call *of = &expand->calls[call];
+    int64_t start_ns = clock_now_ns();
+    lora_expand_columns(expand->lora, call, of->y, of->weight->d_out, first, end);
+    expand->projector->threads[thread].expand_ns += clock_now_ns() - start_ns;
+}
+
+// t = A x of all modules. False: no row has a rank here.
+static bool shrink(struct projector *projector, struct lora_work *lora)
+{
+    if (lora->group_count == 0)
+        return false;
+    int64_t start_ns = clock_now_ns();
+    int64_t rank_sum = lora_work_init(lora);
+    if (rank_sum > 0)
+        lora_shrink_all(projector->pool, lora);
+    projector->rank_sum += rank_sum;
+    projector->adapter_ns += clock_now_ns() - start_ns;
+    return rank_sum > 0;
+}
+
+// What the threads spent on adapters within a product that took `all_ns`, as a share of that time.
+static void count_time(struct projector *projector, int64_t all_ns)
+{
+    const int32_t threads = pool_threads(projector->pool);
+    int64_t expand_ns = 0;
+    for (int32_t i = 0; i < threads; i++) {
+        expand_ns += projector->threads[i].expand_ns;
+        projector->threads[i].expand_ns = 0;
+    }
+    projector->adapter_ns += expand_ns / threads;
+    projector->base_ns += all_ns - expand_ns / threads;
+}
+
+void project_run(struct projector *projector, const struct weights *weights, int32_t layer,
+                 const struct project_batch *batch, const struct project_out *outs, int32_t count,
+                 const float *x)
+{
+    const struct weight *of_layer = weights->layers[layer].projections;
+    struct lora_work lora = {.groups = batch->groups,
+                             .group_count = batch->group_count,
+                             .layer = layer,
+                             .call_count = count,
+                             .x = x,
+                             .m = batch->row_count,
+                             .d_in = of_layer[outs[0].proj].d_in,
+                             .scratch = projector->lora_scratch};
+    for (int32_t i = 0; i < count; i++)
+        lora.projs[i] = outs[i].proj;
+    bool adapted = shrink(projector, &lora);
+    struct matmul_call calls[LORA_CALLS_MAX];
+    for (int32_t i = 0; i < count; i++)
+        calls[i] = (struct matmul_call){.weight = &of_layer[outs[i].proj],
+                                        .y = outs[i].y,
+                                        .adds = adapted && lora.rank_sums[i] > 0};
+    struct expand_context context = {projector, &lora, calls};
+    const struct matmul_work work = {.calls = calls,
+                                     .call_count = count,
+                                     .x = x,
+                                     .m = batch->row_count,
+                                     .start = expand,
+                                     .start_context = &context};
+    int64_t start_ns = clock_now_ns();
+    matmul_run(projector->pool, &work, projector->matmul_scratch);
+    count_time(projector, clock_now_ns() - start_ns);
+}
+
+void project_logits(struct projector *projector, const struct weights *weights, const float *x,
+                    int32_t m, float *logits)
+{
+    int64_t start_ns = clock_now_ns();
+    matmul(projector->pool, &weights->output, x, m, logits, projector->matmul_scratch);
+    projector->base_ns += clock_now_ns() - start_ns;
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// The projections of a layer for a batch of rows: the base's products, each row's adapter added.
+// Projections that read the same x go through the pool together. Owned by a forward pass and used
+// by its thread; allocates nothing after init.
+#ifndef MODEL_PROJECT_H
+#define MODEL_PROJECT_H
+
+#include "base/pool.h"
+#include "kernel/lora_matmul.h"
+#include "kernel/matmul.h"
+#include "model/weights.h"
+#include "sora/engine.h"
+
+struct project_thread {
+    _Alignas(64) int64_t expand_ns; // a cache line each: threads add at the same time
+};
+
+struct projector {
+    struct pool *pool;
+    float *matmul_scratch, *lora_scratch;
+    struct project_thread *threads; // [pool_threads]
+    // Since project_begin.
+    int64_t base_ns, adapter_ns, rank_sum;
+};
+
+// The rows of a step and the adapters they carry.
+struct project_batch {
+    int32_t row_count;
+    const struct lora_group *groups;
+    int32_t group_count;
+};
+
+struct project_out {
+    enum sora_proj proj;
+    float *y; // [M, d_out]
+};
+
+SORA_CHECKED sora_status project_init(struct projector *projector, const struct sora_base *base,
+                                      struct pool *pool, int32_t rows_max, struct sora_error *err);
+void project_deinit(struct projector *projector);
+
+// A new step: the counters start at zero.
+void project_begin(struct projector *projector);
+// Every out of `count`: y = W x + scale B A x for each row, x [M, d_in].
+void project_run(struct projector *projector, const struct weights *weights, int32_t layer,
+                 const struct project_batch *batch, const struct project_out *outs, int32_t count,
+                 const float *x);
+// The output matrix for m rows: logits [m, vocab].
+void project_logits(struct projector *projector, const struct weights *weights, const float *x,
+                    int32_t m, float *logits);
+
+#endif
