@@ -22,7 +22,7 @@ static char model_name[128];
 
 const char *cpu_isa_name(enum cpu_isa isa)
 {
-    static const char *const names[] = {"portable", "avx2", "avx512"};
+    static const char *const names[] = {"portable", "avx2", "avx512", "vnni"};
     return names[isa];
 }
 
@@ -45,7 +45,7 @@ static enum cpu_isa detect(void)
     if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
         !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl"))
         return CPU_AVX2;
-    return CPU_AVX512;
+    return __builtin_cpu_supports("avx512vnni") ? CPU_VNNI : CPU_AVX512;
 #else
     return CPU_PORTABLE;
 #endif
@@ -57,7 +57,7 @@ static void find_isa(void)
     const char *cap = getenv("SORA_ISA");
     if (cap == NULL || cap[0] == 0)
         return;
-    for (int isa = CPU_PORTABLE; isa <= CPU_AVX512; ++isa) {
+    for (int isa = CPU_PORTABLE; isa <= CPU_VNNI; ++isa) {
         if (strcmp(cap, cpu_isa_name((enum cpu_isa)isa)) != 0)
             continue;
         if ((int)isa_found > isa)
@@ -65,7 +65,7 @@ static void find_isa(void)
         return;
     }
     char quoted[LOG_QUOTE_BYTES];
-    log_warn("cpu", "bad_isa_cap", "SORA_ISA=%s known=portable,avx2,avx512",
+    log_warn("cpu", "bad_isa_cap", "SORA_ISA=%s known=portable,avx2,avx512,vnni",
              log_quote(quoted, cap));
 }
 

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// What this machine can do, found once. SORA_ISA=portable|avx2|avx512 in the environment caps it,
+// What this machine can do, found once. SORA_ISA=portable|avx2|avx512|vnni in the environment caps it,
 // for tests and for comparing.
 #ifndef BASE_CPU_H
 #define BASE_CPU_H
 
 #include <stdint.h>
 
-enum cpu_isa { CPU_PORTABLE, CPU_AVX2, CPU_AVX512 }; // AVX2 includes FMA and F16C
+// Each includes those before it. AVX2 includes FMA and F16C; VNNI is that of AVX-512.
+enum cpu_isa { CPU_PORTABLE, CPU_AVX2, CPU_AVX512, CPU_VNNI };
 
 enum cpu_isa cpu_isa(void); // the best usable one
 const char *cpu_isa_name(enum cpu_isa isa);

@@ -10,6 +10,8 @@
 #include "kernel/attention.h"
 #include "kernel/lora_matmul.h"
 #include "kernel/matmul.h"
+#include "kernel/matmul_int8.h"
+#include "kernel/row_quant.h"
 
 // --- matmul ---
 // k that a panel is unpacked for at a time: 256 x 16 floats are 16 KB, half of a first cache.
@@ -21,6 +23,7 @@ struct matmul_job {
     int32_t m;
     float *y;  // [m, d_out]
     bool adds; // y holds what the products are added to; else they start at zero
+    const struct row_quant *quant; // x in 8 bits: for matmul_int8_panels only
 };
 // Panels [first, first + count) of a job. unpacked: one thread's scratch, 64-byte aligned,
 // [MATMUL_CHUNK_VALUES][16].
@@ -29,6 +32,29 @@ typedef void matmul_panels_fn(const struct matmul_job *job, int32_t first, int32
 matmul_panels_fn matmul_panels_portable, matmul_panels_avx2, matmul_panels_avx512;
 void matmul_run_on(enum cpu_isa isa, struct pool *pool, const struct matmul_work *work,
                    float *scratch);
+
+// Panels [first, first + count) of a job with a quantized weight and job->quant.
+typedef void matmul_int8_panels_fn(const struct matmul_job *job, int32_t first, int32_t count);
+matmul_int8_panels_fn matmul_int8_panels_portable, matmul_int8_panels_avx2,
+    matmul_int8_panels_avx512, matmul_int8_panels_vnni;
+
+// --- row_quant ---
+struct row_narrow_block {
+    int8_t *q; // [32], written
+    float scale;
+    int32_t sum;
+    int32_t spike; // its place in the block; -1: none
+};
+struct row_wide_block {
+    int16_t *q; // [32], written
+    float scale;
+};
+typedef void row_quant_narrow_fn(const float *x, struct row_narrow_block *out);
+typedef void row_quant_wide_fn(const float *x, struct row_wide_block *out);
+row_quant_narrow_fn row_quant_narrow_portable, row_quant_narrow_avx2;
+row_quant_wide_fn row_quant_wide_portable, row_quant_wide_avx2;
+void row_quant_fill_on(enum cpu_isa isa, struct pool *pool, const float *x, int32_t m, int32_t d_in,
+                       unsigned forms, void *memory, struct row_quant *quant);
 
 // --- lora_matmul ---
 // Ranks [first, end) of one module for the rows of one group: t[i][rank] = a[rank] . x[rows[i]].

@@ -70,5 +70,9 @@ LANES_FN ivec ivec_srl(ivec a, int bits)
 {
     return _mm512_srli_epi32(a, (unsigned int)bits);
 }
+LANES_FN ivec ivec_sra(ivec a, int bits)
+{
+    return _mm512_srai_epi32(a, (unsigned)bits);
+}
 
 #endif

@@ -21,6 +21,7 @@ size_t matmul_scratch_count(int32_t d_in, int32_t threads)
 struct matmul_split {
     const struct matmul_work *work;
     matmul_panels_fn *run;
+    matmul_int8_panels_fn *run_int8;
     int32_t panels_each; // panels of all calls, one after another
     float *scratch;
 };
@@ -35,7 +36,11 @@ static void run_panels(const struct matmul_split *split, int32_t call, int32_t f
         work->start(work->start_context, call, first * WEIGHT_PANEL_ROWS,
                     end < of->weight->d_out ? end : of->weight->d_out, thread);
     }
-    const struct matmul_job job = {of->weight, work->x, work->m, of->y, of->adds};
+    const struct matmul_job job = {of->weight, work->x, work->m, of->y, of->adds, work->quant};
+    if (work->quant != NULL && matmul_int8_takes(of->weight)) {
+        split->run_int8(&job, first, count);
+        return;
+    }
     split->run(&job, first, count, split->scratch + (size_t)thread * unpacked_count);
 }
 
@@ -58,7 +63,10 @@ void matmul_run_on(enum cpu_isa isa, struct pool *pool, const struct matmul_work
                    float *scratch)
 {
     static matmul_panels_fn *const by_isa[] = {matmul_panels_portable, matmul_panels_avx2,
-                                               matmul_panels_avx512};
+                                               matmul_panels_avx512, matmul_panels_avx512};
+    static matmul_int8_panels_fn *const int8_by_isa[] = {
+        matmul_int8_panels_portable, matmul_int8_panels_avx2, matmul_int8_panels_avx512,
+        matmul_int8_panels_vnni};
     ASSERT(work->m >= 0 && work->call_count > 0);
     if (work->m == 0)
         return;
@@ -72,8 +80,11 @@ void matmul_run_on(enum cpu_isa isa, struct pool *pool, const struct matmul_work
     if (each > TASK_PANELS) // four shares for each thread, in whole groups of four panels
         each = ((each + 3) / 4 + 3) / 4 * 4;
     uintptr_t line = ((uintptr_t)scratch + 63) & ~(uintptr_t)63;
-    struct matmul_split split = {
-        .work = work, .run = by_isa[isa], .panels_each = each, .scratch = (float *)line};
+    struct matmul_split split = {.work = work,
+                                 .run = by_isa[isa],
+                                 .run_int8 = int8_by_isa[isa],
+                                 .panels_each = each,
+                                 .scratch = (float *)line};
     pool_run(pool, (panels + each - 1) / each, run_share, &split);
 }
 

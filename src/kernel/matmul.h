@@ -3,7 +3,7 @@
 // multiply-adds over k = 0 .. d_in-1 into one f32 accumulator that starts at zero, or at what an
 // adapter put there: the same bits
 // for any number of rows, any split over threads, any tile, and for the portable, AVX2 and AVX-512
-// kernels alike.
+// kernels alike. With x in 8 bits, see matmul_int8.h.
 #ifndef KERNEL_MATMUL_H
 #define KERNEL_MATMUL_H
 
@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "base/pool.h"
+#include "kernel/row_quant.h"
 #include "kernel/weight.h"
 
 // Floats of scratch that matmul needs for this weight on this many threads; the caller keeps one
@@ -37,7 +38,9 @@ struct matmul_work {
     int32_t call_count;
     const float *x; // [m, d_in]
     int32_t m;
-    matmul_start_fn *start; // may be NULL when no call adds
+    const struct row_quant *quant; // x in 8 bits, for the weights that have a kernel for it
+                                   // (matmul_int8.h); NULL: all in f32
+    matmul_start_fn *start;        // may be NULL when no call adds
     void *start_context;
 };
 void matmul_run(struct pool *pool, const struct matmul_work *work, float *scratch);

@@ -157,7 +157,7 @@ void panel_unpack(const struct weight *weight, int32_t panel, int32_t k_first, i
                   float *out)
 {
     static panel_unpack_fn *const by_isa[] = {panel_unpack_portable, panel_unpack_avx2,
-                                              panel_unpack_avx512};
+                                              panel_unpack_avx512, panel_unpack_avx512};
     by_isa[cpu_isa()](weight, panel, k_first, k_count, out);
 }
 

@@ -167,7 +167,12 @@ static void check_products_together(enum cpu_isa isa, struct pool *pool, int32_t
     int32_t times[3 * COLUMNS_MAX] = {0};
     struct start_log log = {y, d_out, m, times};
     float *scratch = floats(matmul_scratch_count(D_IN, 3));
-    const struct matmul_work work = {calls, 3, x, m, set_columns, &log};
+    const struct matmul_work work = {.calls = calls,
+                                     .call_count = 3,
+                                     .x = x,
+                                     .m = m,
+                                     .start = set_columns,
+                                     .start_context = &log};
     matmul_run_on(isa, pool, &work, scratch);
     for (int i = 0; i < 3; i++) {
         float *expected = floats((size_t)(m * d_out[i]));

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// y = W x with x as integers (row_quant.h) and W as it is stored, in 4 or 8 bits: what compute mode
+// int8 runs. Per output, one chain over blocks of 32: the block's products are summed
+// as integers, exactly, then y = fma(sum, d * scale, y), and for types with a minimum
+// y = fma(m, scale * sum(q), y); after the last block each spike of the row, y = fma(w, spike, y).
+// The same bits for any number of rows, any split, and on every machine. Called through matmul.h.
+#ifndef KERNEL_MATMUL_INT8_H
+#define KERNEL_MATMUL_INT8_H
+
+#include <stdbool.h>
+
+#include "kernel/row_quant.h"
+#include "kernel/weight.h"
+
+// Whether int8 has a kernel for it: quantized types. Others are computed in f32.
+bool matmul_int8_takes(const struct weight *weight);
+// The form of x that its kernel reads: ROW_QUANT_NARROW or ROW_QUANT_WIDE; 0 when there is none.
+unsigned matmul_int8_form(const struct weight *weight);
+// The reference: plain loops. y [m, d_out] is overwritten. scratch [d_in].
+void matmul_int8_ref(const struct weight *weight, const struct row_quant *quant, float *y,
+                     float *scratch);
+
+#endif

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// matmul_int8_panels for AVX2. A byte times a nibble is at most 15 * 127: eight pairs of them fit
+// 16 bits, so that a block of 32 is summed there before it is widened once. Called through matmul.c
+// only, on machines that have it.
+#include "kernel/lanes.h"
+
+#define INT8_SUFFIX avx2
+#define INT8_ROWS 4
+// The compiler would turn the sums of a tile into trees and run out of registers.
+#define KEEP_ORDER(sum) __asm__("" : "+x"(sum))
+
+LANES_FN ivec dot_nibbles(ivec sum, ivec w, ivec x)
+{
+    sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x));
+    KEEP_ORDER(sum);
+    return sum;
+}
+
+LANES_FN ivec dot_nibbles_end(ivec sum)
+{
+    return _mm256_madd_epi16(sum, _mm256_set1_epi16(1));
+}
+
+LANES_FN ivec even_bytes(ivec w)
+{
+    return _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8);
+}
+
+LANES_FN ivec odd_bytes(ivec w)
+{
+    return _mm256_srai_epi16(w, 8);
+}
+
+LANES_FN ivec dot_pairs(ivec sum, ivec w, ivec x)
+{
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(w, x));
+    KEEP_ORDER(sum);
+    return sum;
+}
+
+#include "kernel/matmul_int8_body.h"

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// matmul_int8_panels for AVX-512 without VNNI: the AVX2 arithmetic in vectors of 16 outputs. Called
+// through matmul.c only, on machines that have it.
+#define LANES_AVX512
+#include "kernel/lanes.h"
+
+#define INT8_SUFFIX avx512
+#define INT8_ROWS 8
+// The compiler would turn the sums of a tile into trees and run out of registers.
+#define KEEP_ORDER(sum) __asm__("" : "+v"(sum))
+
+LANES_FN ivec dot_nibbles(ivec sum, ivec w, ivec x)
+{
+    sum = _mm512_add_epi16(sum, _mm512_maddubs_epi16(w, x));
+    KEEP_ORDER(sum);
+    return sum;
+}
+
+LANES_FN ivec dot_nibbles_end(ivec sum)
+{
+    return _mm512_madd_epi16(sum, _mm512_set1_epi16(1));
+}
+
+LANES_FN ivec even_bytes(ivec w)
+{
+    return _mm512_srai_epi16(_mm512_slli_epi16(w, 8), 8);
+}
+
+LANES_FN ivec odd_bytes(ivec w)
+{
+    return _mm512_srai_epi16(w, 8);
+}
+
+LANES_FN ivec dot_pairs(ivec sum, ivec w, ivec x)
+{
+    sum = _mm512_add_epi32(sum, _mm512_madd_epi16(w, x));
+    KEEP_ORDER(sum);
+    return sum;
+}
+
+#include "kernel/matmul_int8_body.h"

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+// The bodies of matmul_int8_panels, compiled once per instruction set by matmul_int8.c,
+// matmul_int8_avx2.c, matmul_int8_avx512.c and matmul_int8_vnni.c. Each defines, for vectors of
+// VEC_LANES words, a word for each output:
+//   INT8_SUFFIX, INT8_ROWS     the name, and rows of a tile: as many as the registers hold
+//   dot_nibbles(sum, w, x)     adds products of unsigned bytes w (0 .. 15) and signed bytes x to
+//                              sums that dot_nibbles_end turns into one 32-bit word per output;
+//                              holds for a block's 8 calls
+//   even_bytes, odd_bytes(w)   two signed bytes of each word as 16-bit pairs
+//   dot_pairs(sum, w, x)       adds both products of each word's 16-bit pairs to that word
+// Integer sums of a block are exact, so all orders and widths give the same bits; the chain of
+// f32 sums over blocks is spelled out in finish_block.
+#ifndef KERNEL_MATMUL_INT8_BODY_H
+#define KERNEL_MATMUL_INT8_BODY_H
+
+#include "base/assert.h"
+#include "kernel/kernel_dispatch.h"
+#include "kernel/panel.h"
+
+#define VECS (WEIGHT_PANEL_ROWS / VEC_LANES)
+#define UNITS 4 // words of nibbles in a row's block
+#define PREFETCH_BYTES 2048
+
+#define PASTE_AGAIN(name, suffix) name##_##suffix
+#define PASTE(name, suffix) PASTE_AGAIN(name, suffix)
+
+// One tile: `rows` rows by the 16 outputs of a panel.
+struct int8_tile {
+    const struct matmul_job *job;
+    const uint8_t *panel; // its packed data
+    int32_t row, column;
+};
+
+// Values before the block of the tile's row r.
+LANES_FN size_t values_before(const struct int8_tile *tile, int r, int32_t block)
+{
+    return (size_t)(tile->row + r) * (size_t)tile->job->quant->d_in +
+           (size_t)block * PANEL_BLOCK_VALUES;
+}
+
+LANES_FN ivec word_at(const void *from)
+{
+    int32_t word;
+    memcpy(&word, from, sizeof word);
+    return ivec_set1(word);
+}
+
+// The block's products of all rows: sums [rows][VECS], exact.
+LANES_FN void nibble_block(int rows, const struct int8_tile *tile, int32_t block,
+                           const uint8_t *quants, ivec *sums)
+{
+    const ivec mask = ivec_set1(0x0f0f0f0f);
+    const int8_t *x[INT8_ROWS];
+    LANES_UNROLL(8)
+    for (int r = 0; r < rows; r++)
+        x[r] = tile->job->quant->narrow.q + values_before(tile, r, block);
+    LANES_UNROLL(32)
+    for (int i = 0; i < rows * VECS; i++)
+        sums[i] = ivec_set1(0);
+    LANES_UNROLL(4)
+    for (int unit = 0; unit < UNITS; unit++) {
+        ivec low[VECS], high[VECS];
+        LANES_UNROLL(2)
+        for (int v = 0; v < VECS; v++) {
+            ivec word = ivec_load(quants + unit * 4 * WEIGHT_PANEL_ROWS + v * 4 * VEC_LANES);
+            low[v] = ivec_and(word, mask);
+            high[v] = ivec_and(ivec_srl(word, 4), mask);
+        }
+        LANES_UNROLL(8)
+        for (int r = 0; r < rows; r++) {
+            ivec even = word_at(x[r] + 8 * unit), odd = word_at(x[r] + 8 * unit + 4);
+            LANES_UNROLL(2)
+            for (int v = 0; v < VECS; v++) {
+                sums[r * VECS + v] = dot_nibbles(sums[r * VECS + v], low[v], even);
+                sums[r * VECS + v] = dot_nibbles(sums[r * VECS + v], high[v], odd);
+            }
+        }
+    }
+    LANES_UNROLL(32)
+    for (int i = 0; i < rows * VECS; i++)
+        sums[i] = dot_nibbles_end(sums[i]);
+}
+
+LANES_FN void byte_block(int rows, const struct int8_tile *tile, int32_t block,
+                         const uint8_t *quants, ivec *sums)
+{
+    const int16_t *x[INT8_ROWS];
+    LANES_UNROLL(8)
+    for (int r = 0; r < rows; r++)
+        x[r] = tile->job->quant->wide.q + values_before(tile, r, block);
+    LANES_UNROLL(32)
+    for (int i = 0; i < rows * VECS; i++)
+        sums[i] = ivec_set1(0);
+    LANES_UNROLL(2)
+    for (int w = 0; w < PANEL_BLOCK_VALUES / 4; w++) {
+        ivec even[VECS], odd[VECS];
+        LANES_UNROLL(2)
+        for (int v = 0; v < VECS; v++) {
+            ivec word = ivec_load(quants + w * 4 * WEIGHT_PANEL_ROWS + v * 4 * VEC_LANES);
+            even[v] = even_bytes(word);
+            odd[v] = odd_bytes(word);
+        }
+        LANES_UNROLL(8)
+        for (int r = 0; r < rows; r++) {
+            ivec low = word_at(x[r] + 4 * w), high = word_at(x[r] + 4 * w + 2);
+            LANES_UNROLL(2)
+            for (int v = 0; v < VECS; v++) {
+                sums[r * VECS + v] = dot_pairs(sums[r * VECS + v], even[v], low);
+                sums[r * VECS + v] = dot_pairs(sums[r * VECS + v], odd[v], high);
+            }
+        }
+    }
+}
+
+// What the chains of a tile's rows gain from one block: d * scale * sum, and m * scale * sum(q)
+// for types with a minimum.
+LANES_FN void finish_block(enum weight_type type, int rows, const struct int8_tile *tile,
+                           int32_t block, const uint8_t *scales, const ivec *sums, vec *acc)
+{
+    const struct row_quant *quant = tile->job->quant;
+    const size_t blocks = (size_t)quant->d_in / PANEL_BLOCK_VALUES;
+    vec d[VECS], m[VECS];
+    LANES_UNROLL(2)
+    for (int v = 0; v < VECS; v++) {
+        const uint16_t *from = (const uint16_t *)scales + v * VEC_LANES;
+        d[v] = vec_load_f16(from);
+        m[v] = type == WEIGHT_Q4_1 ? vec_load_f16(from + WEIGHT_PANEL_ROWS) : d[v];
+    }
+    LANES_UNROLL(8)
+    for (int r = 0; r < rows; r++) {
+        const size_t at = (size_t)(tile->row + r) * blocks + (size_t)block;
+        const float scale = type == WEIGHT_Q8_0 ? quant->wide.scales[at] : quant->narrow.scales[at];
+        const int32_t sum = type == WEIGHT_Q8_0 ? 0 : quant->narrow.sums[at];
+        const vec offset = vec_set1(scale * (float)sum);
+        LANES_UNROLL(2)
+        for (int v = 0; v < VECS; v++) {
+            vec *to = &acc[r * VECS + v];
+            ivec dot = sums[r * VECS + v];
+            if (type == WEIGHT_Q4_0)
+                dot = ivec_sub(dot, ivec_set1(8 * sum));
+            *to = vec_fma(vec_from_int(dot), vec_mul(d[v], vec_set1(scale)), *to);
+            if (type == WEIGHT_Q4_1)
+                *to = vec_fma(m[v], offset, *to);
+        }
+    }
+}
+
+// Column k of a panel of a 4-bit type, as quant_row_to_f32 gives it.
+LANES_FN vec column_vec(enum weight_type type, const uint8_t *panel, int32_t k, int v)
+{
+    const uint8_t *block = panel + (size_t)(k / PANEL_BLOCK_VALUES) * panel_block_bytes(type);
+    const uint16_t *scales = (const uint16_t *)block + v * VEC_LANES;
+    const int32_t in_block = k % PANEL_BLOCK_VALUES;
+    const uint8_t *words =
+        block + panel_scale_bytes(type) + in_block / 8 * 4 * WEIGHT_PANEL_ROWS + v * 4 * VEC_LANES;
+    vec d = vec_load_f16(scales);
+    ivec q = ivec_and(ivec_srl(ivec_load(words), 4 * (in_block % 8)), ivec_set1(15));
+    if (type == WEIGHT_Q4_1)
+        return vec_fma(vec_from_int(q), d, vec_load_f16(scales + WEIGHT_PANEL_ROWS));
+    return vec_mul(vec_from_int(ivec_sub(q, ivec_set1(8))), d);
+}
+
+// Then each row's spikes, in order of k.
+LANES_FN void add_spikes(enum weight_type type, int rows, const struct int8_tile *tile, vec *acc)
+{
+    const struct row_quant *quant = tile->job->quant;
+    const size_t blocks = (size_t)quant->d_in / PANEL_BLOCK_VALUES;
+    LANES_UNROLL(8)
+    for (int r = 0; r < rows; r++) {
+        const struct row_spike *spikes = quant->narrow.spikes + (size_t)(tile->row + r) * blocks;
+        const int32_t count = quant->narrow.spike_counts[tile->row + r];
+        for (int32_t i = 0; i < count; i++) {
+            vec value = vec_set1(spikes[i].value);
+            LANES_UNROLL(2)
+            for (int v = 0; v < VECS; v++)
+                acc[r * VECS + v] = vec_fma(column_vec(type, tile->panel, spikes[i].k, v), value,
+                                            acc[r * VECS + v]);
+        }
+    }
+}
+
+LANES_FN void run_tile(enum weight_type type, int rows, const struct int8_tile *tile)
+{
+    const struct matmul_job *job = tile->job;
+    const int32_t d_out = job->weight->d_out, columns = d_out - tile->column;
+    float *y = job->y + (size_t)tile->row * (size_t)d_out + tile->column;
+    vec acc[INT8_ROWS * VECS];
+    LANES_UNROLL(32)
+    for (int i = 0; i < rows * VECS; i++) {
+        int32_t first = i % VECS * VEC_LANES;
+        acc[i] = job->adds ? vec_load_part(y + (size_t)(i / VECS) * (size_t)d_out + first,
+                                           columns - first)
+                           : vec_zero();
+    }
+    const uint8_t *data = tile->panel;
+    for (int32_t block = 0; block < job->weight->d_in / PANEL_BLOCK_VALUES; block++) {
+        ivec sums[INT8_ROWS * VECS];
+        LANES_UNROLL(9)
+        for (size_t line = 0; line < panel_block_bytes(type); line += 64)
+            __builtin_prefetch((const void *)((uintptr_t)data + PREFETCH_BYTES + line), 0, 2);
+        if (type == WEIGHT_Q8_0)
+            byte_block(rows, tile, block, data + panel_scale_bytes(type), sums);
+        else
+            nibble_block(rows, tile, block, data + panel_scale_bytes(type), sums);
+        finish_block(type, rows, tile, block, data, sums, acc);
+        data += panel_block_bytes(type);
+    }
+    if (type != WEIGHT_Q8_0)
+        add_spikes(type, rows, tile, acc);
+    LANES_UNROLL(32)
+    for (int i = 0; i < rows * VECS; i++) {
+        int32_t first = i % VECS * VEC_LANES;
+        vec_store_part(y + (size_t)(i / VECS) * (size_t)d_out + first, acc[i], columns - first);
+    }
+}
+
+typedef void int8_tile_fn(const struct int8_tile *tile);
+#define TILE_ONE(type, rows)                                       \
+    static void tile_##type##_##rows(const struct int8_tile *tile) \
+    {                                                              \
+        run_tile(WEIGHT_##type, rows, tile);                       \
+    }
+#if INT8_ROWS == 4
+#define TILES(type)                                                                \
+    TILE_ONE(type, 1)                                                              \
+    TILE_ONE(type, 2)                                                              \
+    TILE_ONE(type, 3)                                                              \
+    TILE_ONE(type, 4)                                                              \
+    static int8_tile_fn *const tiles_##type[] = {tile_##type##_1, tile_##type##_2, \
+                                                 tile_##type##_3, tile_##type##_4};
+#else
+#define TILES(type)                                                         \
+    TILE_ONE(type, 1)                                                       \
+    TILE_ONE(type, 2)                                                       \
+    TILE_ONE(type, 3)                                                       \
+    TILE_ONE(type, 4)                                                       \
+    TILE_ONE(type, 5)                                                       \
+    TILE_ONE(type, 6)                                                       \
+    TILE_ONE(type, 7)                                                       \
+    TILE_ONE(type, 8)                                                       \
+    static int8_tile_fn *const tiles_##type[] = {                           \
+        tile_##type##_1, tile_##type##_2, tile_##type##_3, tile_##type##_4, \
+        tile_##type##_5, tile_##type##_6, tile_##type##_7, tile_##type##_8};
+#endif
+TILES(Q4_0)
+TILES(Q4_1)
+TILES(Q8_0)
+
+static int8_tile_fn *const *tile_table(enum weight_type type)
+{
+    ASSERT(panel_type_quantized(type));
+    return type == WEIGHT_Q8_0 ? tiles_Q8_0 : type == WEIGHT_Q4_1 ? tiles_Q4_1 : tiles_Q4_0;
+}
+
+// Rows in blocks that stay in the second cache while a task's panels pass over them, in tiles of
+// nearly equal height.
+void PASTE(matmul_int8_panels, INT8_SUFFIX)(const struct matmul_job *job, int32_t first,
+                                            int32_t count)
+{
+    int8_tile_fn *const *tiles = tile_table(job->weight->type);
+    const int32_t rows_each = job->weight->d_in > 2048 ? 64 : 128;
+    for (int32_t low = 0; low < job->m; low += rows_each) {
+        const int32_t high = job->m - low < rows_each ? job->m : low + rows_each;
+        for (int32_t panel = first; panel < first + count; panel++) {
+            struct int8_tile tile = {job, panel_data(job->weight, panel), low,
+                                     panel * WEIGHT_PANEL_ROWS};
+            const int32_t tile_count = (high - low + INT8_ROWS - 1) / INT8_ROWS;
+            for (int32_t i = 0; i < tile_count; i++) {
+                int32_t rows = (high - tile.row) / (tile_count - i);
+                tiles[rows - 1](&tile);
+                tile.row += rows;
+            }
+        }
+    }
+}
+
+#endif

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// matmul_int8_panels for AVX-512 with VNNI: four products and their sum in one instruction. Called
+// through matmul.c only, on machines that have it.
+#define LANES_AVX512
+#include "kernel/lanes.h"
+
+#define INT8_SUFFIX vnni
+#define INT8_ROWS 8
+
+LANES_FN ivec dot_nibbles(ivec sum, ivec w, ivec x)
+{
+    return _mm512_dpbusd_epi32(sum, w, x);
+}
+
+LANES_FN ivec dot_nibbles_end(ivec sum)
+{
+    return sum;
+}
+
+LANES_FN ivec even_bytes(ivec w)
+{
+    return _mm512_srai_epi16(_mm512_slli_epi16(w, 8), 8);
+}
+
+LANES_FN ivec odd_bytes(ivec w)
+{
+    return _mm512_srai_epi16(w, 8);
+}
+
+LANES_FN ivec dot_pairs(ivec sum, ivec w, ivec x)
+{
+    return _mm512_dpwssd_epi32(sum, w, x);
+}
+
+#include "kernel/matmul_int8_body.h"

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+// See row_quant.h. The plain version, which is the reference too, and the split over threads.
+#include "kernel/row_quant.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdbool.h>
+
+#include "base/assert.h"
+#include "kernel/kernel_dispatch.h"
+
+#define ROWS_EACH 8        // rows of one pool task
+#define SHARED_ROWS_MIN 32 // fewer are done before another thread wakes
+
+static size_t aligned(size_t bytes)
+{
+    return (bytes + 63) / 64 * 64;
+}
+
+size_t row_quant_bytes(int32_t m, int32_t d_in)
+{
+    ASSERT(m > 0 && d_in > 0);
+    size_t rows = (size_t)m, values = rows * (((size_t)d_in + 31) / 32 * 32);
+    size_t blocks = values / ROW_QUANT_BLOCK;
+    size_t narrow = aligned(values) + aligned(blocks * sizeof(float)) +
+                    aligned(blocks * sizeof(int32_t)) + aligned(blocks * sizeof(struct row_spike)) +
+                    aligned(rows * sizeof(int32_t));
+    return narrow + aligned(values * sizeof(int16_t)) + aligned(blocks * sizeof(float));
+}
+
+static void *take(uint8_t **next, size_t bytes)
+{
+    void *taken = *next;
+    *next += aligned(bytes);
+    return taken;
+}
+
+// The two largest magnitudes and the place of the first. False: not all are finite.
+static bool two_largest(const float *x, float *high, float *next, int32_t *highest)
+{
+    bool finite = true;
+    *high = *next = 0;
+    *highest = 0;
+    for (int32_t i = 0; i < ROW_QUANT_BLOCK; i++) {
+        float a = fabsf(x[i]);
+        finite = finite && a <= FLT_MAX;
+        if (a > *high) {
+            *next = *high;
+            *high = a;
+            *highest = i;
+        } else if (a > *next) {
+            *next = a;
+        }
+    }
+    return finite;
+}
+
+// 1 / scale; 0 where that is no number, and then all q are 0.
+static float inverse_of(float high, float levels)
+{
+    float inverse = levels / high;
+    return inverse <= FLT_MAX ? inverse : 0;
+}
+
+void row_quant_narrow_portable(const float *x, struct row_narrow_block *out)
+{
+    static const uint8_t places[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+    float high, next;
+    int32_t highest;
+    bool finite = two_largest(x, &high, &next, &highest);
+    out->spike = -1;
+    if (finite && high > ROW_QUANT_SPIKE_RATIO * next) {
+        out->spike = highest;
+        high = next;
+    }
+    const float inverse = finite ? inverse_of(high, 127.0f) : 0;
+    out->scale = finite ? high / 127.0f : NAN;
+    out->sum = 0;
+    for (int32_t i = 0; i < ROW_QUANT_BLOCK; i++) {
+        // A spike, or what is not finite, may be no int at all.
+        int8_t q = i == out->spike || inverse == 0 ? 0 : (int8_t)lrintf(x[i] * inverse);
+        out->q[i / 8 * 8 + places[i % 8]] = q;
+        out->sum += q;
+    }
+}
+
+void row_quant_wide_portable(const float *x, struct row_wide_block *out)
+{
+    static const uint8_t places[4] = {0, 2, 1, 3};
+    float high, next;
+    int32_t highest;
+    bool finite = two_largest(x, &high, &next, &highest);
+    const float inverse = finite ? inverse_of(high, 32767.0f) : 0;
+    out->scale = finite ? high / 32767.0f : NAN;
+    for (int32_t i = 0; i < ROW_QUANT_BLOCK; i++)
+        out->q[i / 4 * 4 + places[i % 4]] = inverse == 0 ? 0 : (int16_t)lrintf(x[i] * inverse);
+}
+
+struct fill {
+    enum cpu_isa isa;
+    const float *x;
+    struct row_quant *quant;
+};
+
+static void fill_narrow(const struct fill *fill, int32_t row)
+{
+    struct row_narrow *narrow = &fill->quant->narrow;
+    const size_t blocks = (size_t)fill->quant->d_in / ROW_QUANT_BLOCK;
+    const size_t first = (size_t)row * blocks;
+    int32_t spikes = 0;
+    for (size_t b = 0; b < blocks; b++) {
+        const size_t at = (first + b) * ROW_QUANT_BLOCK;
+        struct row_narrow_block block = {.q = narrow->q + at};
+        (fill->isa == CPU_PORTABLE ? row_quant_narrow_portable
+                                   : row_quant_narrow_avx2)(fill->x + at, &block);
+        narrow->scales[first + b] = block.scale;
+        narrow->sums[first + b] = block.sum;
+        if (block.spike >= 0)
+            narrow->spikes[first + (size_t)spikes++] = (struct row_spike){
+                (int32_t)b * ROW_QUANT_BLOCK + block.spike, fill->x[at + (size_t)block.spike]};
+    }
+    narrow->spike_counts[row] = spikes;
+}
+
+static void fill_wide(const struct fill *fill, int32_t row)
+{
+    struct row_wide *wide = &fill->quant->wide;
+    const size_t blocks = (size_t)fill->quant->d_in / ROW_QUANT_BLOCK;
+    for (size_t b = (size_t)row * blocks; b < ((size_t)row + 1) * blocks; b++) {
+        const size_t at = b * ROW_QUANT_BLOCK;
+        struct row_wide_block block = {.q = wide->q + at};
+        (fill->isa == CPU_PORTABLE ? row_quant_wide_portable : row_quant_wide_avx2)(fill->x + at,
+                                                                                    &block);
+        wide->scales[b] = block.scale;
+    }
+}
+
+static void fill_rows(void *context, int32_t index, int32_t thread)
+{
+    (void)thread;
+    const struct fill *fill = context;
+    int32_t end = (index + 1) * ROWS_EACH;
+    if (end > fill->quant->m)
+        end = fill->quant->m;
+    for (int32_t row = index * ROWS_EACH; row < end; row++) {
+        if (fill->quant->forms & ROW_QUANT_NARROW)
+            fill_narrow(fill, row);
+        if (fill->quant->forms & ROW_QUANT_WIDE)
+            fill_wide(fill, row);
+    }
+}
+
+void row_quant_fill_on(enum cpu_isa isa, struct pool *pool, const float *x, int32_t m, int32_t d_in,
+                       unsigned forms, void *memory, struct row_quant *quant)
+{
+    ASSERT(m > 0 && d_in > 0 && d_in % ROW_QUANT_BLOCK == 0);
+    const size_t rows = (size_t)m, values = rows * (size_t)d_in;
+    const size_t blocks = values / ROW_QUANT_BLOCK;
+    uint8_t *next = memory;
+    quant->m = m;
+    quant->d_in = d_in;
+    quant->forms = forms;
+    quant->narrow.q = take(&next, values);
+    quant->narrow.scales = take(&next, blocks * sizeof(float));
+    quant->narrow.sums = take(&next, blocks * sizeof(int32_t));
+    quant->narrow.spikes = take(&next, blocks * sizeof(struct row_spike));
+    quant->narrow.spike_counts = take(&next, rows * sizeof(int32_t));
+    quant->wide.q = take(&next, values * sizeof(int16_t));
+    quant->wide.scales = take(&next, blocks * sizeof(float));
+    struct fill fill = {isa, x, quant};
+    pool_run(m < SHARED_ROWS_MIN ? NULL : pool, (m + ROWS_EACH - 1) / ROWS_EACH, fill_rows, &fill);
+}
+
+void row_quant_fill(struct pool *pool, const float *x, int32_t m, int32_t d_in, unsigned forms,
+                    void *memory, struct row_quant *quant)
+{
+    row_quant_fill_on(cpu_isa(), pool, x, m, d_in, forms, memory, quant);
+}

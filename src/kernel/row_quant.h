@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rows of activations as integers, for products with quantized weights (matmul_int8.h). Per row and
+// block of 32 values: x ~ scale * q, rounded to nearest, scale in f32.
+// For weights of 4 bits q has 8, -127 .. 127. A value that stands out of its block (a spike) would
+// coarsen the other 31: it is taken out, kept in f32 and multiplied exactly.
+// For weights of 8 bits q has 16, -32767 .. 32767: the products are as fast as with 8, where signed
+// bytes have no multiplication of their own, and as good as exact.
+// A row's result depends on that row alone, to the bit, on every machine.
+#ifndef KERNEL_ROW_QUANT_H
+#define KERNEL_ROW_QUANT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/cpu.h"
+#include "base/pool.h"
+
+#define ROW_QUANT_BLOCK 32
+// A block's largest magnitude is a spike when it is more than this times the second largest. On
+// SmolLM2-135M about a fifth of the blocks have one, and taking them out halves the error.
+#define ROW_QUANT_SPIKE_RATIO 2.0f
+
+struct row_spike {
+    int32_t k;
+    float value;
+};
+
+// Which forms are filled.
+enum { ROW_QUANT_NARROW = 1, ROW_QUANT_WIDE = 2 };
+
+// m rows of d_in values, B = d_in / 32 blocks. Kernels read it, row_quant_fill writes it.
+struct row_quant {
+    int32_t m, d_in;
+    unsigned forms;
+    struct row_narrow {
+        int8_t *q;     // [m][d_in], each 8 values as k = 0 2 4 6 1 3 5 7: a word of nibbles
+        float *scales; // [m][B]
+        int32_t *sums; // [m][B]: of the block's q
+        struct row_spike *spikes; // [m][B]: at most one a block, k ascending
+        int32_t *spike_counts;    // [m]
+    } narrow;
+    struct row_wide {
+        int16_t *q;    // [m][d_in], each 4 values as k = 0 2 1 3: a word of bytes
+        float *scales; // [m][B]
+    } wide;
+};
+
+// Bytes of memory for up to m rows of up to d_in values.
+size_t row_quant_bytes(int32_t m, int32_t d_in);
+// x [m, d_in], d_in a multiple of 32. memory: row_quant_bytes, 64-byte aligned; *quant points into
+// it. Values that are not finite make the row's products NaN.
+void row_quant_fill(struct pool *pool, const float *x, int32_t m, int32_t d_in, unsigned forms,
+                    void *memory, struct row_quant *quant);
+
+#endif

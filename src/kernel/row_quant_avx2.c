@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+// row_quant_narrow and _wide for AVX2: the results of the portable ones, to the bit. Called through
+// row_quant.c only, on machines that have it.
+#include <float.h>
+#include <immintrin.h>
+#include <math.h>
+#include <stdbool.h>
+
+#include "kernel/kernel_dispatch.h"
+
+// The largest and the second largest over the lanes of pairs (top, next).
+static inline void two_largest(__m256 top, __m256 next, float *high, float *low)
+{
+    const int swaps[3] = {0, 1, 2};
+    for (int i = 0; i < 3; i++) {
+        __m256 other_top, other_next;
+        if (swaps[i] == 0) {
+            other_top = _mm256_permute2f128_ps(top, top, 1);
+            other_next = _mm256_permute2f128_ps(next, next, 1);
+        } else if (swaps[i] == 1) {
+            other_top = _mm256_permute_ps(top, 0x4e);
+            other_next = _mm256_permute_ps(next, 0x4e);
+        } else {
+            other_top = _mm256_permute_ps(top, 0xb1);
+            other_next = _mm256_permute_ps(next, 0xb1);
+        }
+        next = _mm256_max_ps(_mm256_min_ps(top, other_top), _mm256_max_ps(next, other_next));
+        top = _mm256_max_ps(top, other_top);
+    }
+    *high = _mm256_cvtss_f32(top);
+    *low = _mm256_cvtss_f32(next);
+}
+
+static inline int32_t sum_of(__m256i words)
+{
+    __m128i half = _mm_add_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1)));
+}
+
+// The block's values, and its two largest magnitudes. False: not all are finite.
+static inline bool load_block(const float *x, __m256 value[4], float *high, float *low)
+{
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    __m256 top = _mm256_setzero_ps(), next = _mm256_setzero_ps();
+    __m256 finite = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
+    for (int v = 0; v < 4; v++) {
+        value[v] = _mm256_loadu_ps(x + 8 * v);
+        __m256 a = _mm256_andnot_ps(sign, value[v]);
+        finite = _mm256_and_ps(finite, _mm256_cmp_ps(a, _mm256_set1_ps(FLT_MAX), _CMP_LE_OQ));
+        next = _mm256_max_ps(_mm256_min_ps(a, top), next);
+        top = _mm256_max_ps(a, top);
+    }
+    two_largest(top, next, high, low);
+    return _mm256_movemask_ps(finite) == 0xff;
+}
+
+static inline int32_t place_of(const __m256 value[4], float magnitude)
+{
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    unsigned at = 0;
+    for (int v = 3; v >= 0; v--) {
+        __m256 same =
+            _mm256_cmp_ps(_mm256_andnot_ps(sign, value[v]), _mm256_set1_ps(magnitude), _CMP_EQ_OQ);
+        at = at << 8 | (unsigned)_mm256_movemask_ps(same);
+    }
+    return __builtin_ctz(at);
+}
+
+// Rounded values; the one at `skip` is 0, whatever it is.
+static inline void round_block(const __m256 value[4], float inverse, int32_t skip, __m256i q[4])
+{
+    for (int v = 0; v < 4; v++) {
+        q[v] = _mm256_cvtps_epi32(_mm256_mul_ps(value[v], _mm256_set1_ps(inverse)));
+        if (skip < 0)
+            continue;
+        __m256i lanes =
+            _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(8 * v));
+        q[v] = _mm256_andnot_si256(_mm256_cmpeq_epi32(lanes, _mm256_set1_epi32(skip)), q[v]);
+    }
+}
+
+void row_quant_narrow_avx2(const float *x, struct row_narrow_block *out)
+{
+    __m256 value[4];
+    __m256i q[4];
+    float high, low;
+    bool finite = load_block(x, value, &high, &low);
+    bool spike = high > ROW_QUANT_SPIKE_RATIO * low;
+    float inverse = 127.0f / (spike ? low : high);
+    if (!finite || !(inverse <= FLT_MAX)) { // rare: as the reference does it
+        row_quant_narrow_portable(x, out);
+        return;
+    }
+    out->spike = spike ? place_of(value, high) : -1;
+    out->scale = (spike ? low : high) / 127.0f;
+    round_block(value, inverse, out->spike, q);
+    out->sum = sum_of(_mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3])));
+    // Packing works on halves: words 0 4 1 5 ... put them back.
+    __m256i bytes =
+        _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+    bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    const __m256i places = _mm256_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15, //
+                                            0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
+    _mm256_storeu_si256((__m256i *)(void *)out->q, _mm256_shuffle_epi8(bytes, places));
+}
+
+void row_quant_wide_avx2(const float *x, struct row_wide_block *out)
+{
+    __m256 value[4];
+    __m256i q[4];
+    float high, low;
+    bool finite = load_block(x, value, &high, &low);
+    float inverse = 32767.0f / high;
+    if (!finite || !(inverse <= FLT_MAX)) {
+        row_quant_wide_portable(x, out);
+        return;
+    }
+    out->scale = high / 32767.0f;
+    round_block(value, inverse, -1, q);
+    const __m256i places = _mm256_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15, //
+                                            0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
+    for (int v = 0; v < 4; v += 2) {
+        __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(q[v], q[v + 1]), 0xd8);
+        _mm256_storeu_si256((__m256i *)(void *)(out->q + 8 * v),
+                            _mm256_shuffle_epi8(words, places));
+    }
+}
