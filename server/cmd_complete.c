@@ -23,6 +23,7 @@ struct complete_args {
     const char *model, *adapter, *prompt, *tokens, *system, *chat_template;
     struct sora_sampling sampling;
     int32_t max_tokens, threads, max_rank;
+    enum sora_compute compute;
     float scale;
     bool chat, raw, compare, ignore_eos, json, quiet;
 };
@@ -74,6 +75,8 @@ static const struct cli_option complete_options[] = {
     {"raw", 0, CLI_FLAG, AT(raw), NULL, "Token ids instead of text", 0, 0, false},
     {"json", 0, CLI_FLAG, AT(json), NULL, "One JSON object on standard output", 0, 0, false},
     {"quiet", 'q', CLI_FLAG, AT(quiet), NULL, "The completion alone, no timing", 0, 0, false},
+    {"compute", 0, CLI_CHOICE, AT(compute), "auto|f32|int8",
+     "Arithmetic of the base's matrices, as 'serve' has it (default auto)", 0, 0, false},
     {"threads", 't', CLI_INT, AT(threads), "N", "Threads (default 0: all processors)", 0,
      SORA_THREADS_MAX, false},
 };
@@ -197,6 +200,7 @@ static sora_status run_completion(struct completion *completion, struct sora_err
     sora_sampler *sampler = NULL;
     sora_detokenizer *detokenizer = NULL;
     struct sora_engine_options options = sora_engine_options_defaults(completion->model);
+    options.compute = args->compute;
     options.threads = args->threads;
     options.seqs_max = 1;
     options.logit_rows_max = 1;

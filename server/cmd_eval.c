@@ -34,6 +34,8 @@ static const struct cli_option eval_options[] = {
      0, 0, false},
     {"chat-template", 0, CLI_TEXT, AT(options.chat_template), "NAME",
      "Template of {\"messages\"} data (default: the model's own)", 0, 0, false},
+    {"compute", 0, CLI_CHOICE, AT(options.compute), "auto|f32|int8",
+     "Arithmetic of the base's matrices, as 'serve' has it (default auto)", 0, 0, false},
     {"threads", 't', CLI_INT, AT(options.threads), "N", "Threads (default 0: all processors)", 0,
      SORA_THREADS_MAX, false},
     {"json", 0, CLI_FLAG, AT(json), NULL, "One JSON object on standard output", 0, 0, false},

@@ -91,6 +91,7 @@ static sora_status start_engine(struct server *server, struct sora_error *err)
 {
     const struct server_config *config = &server->config;
     struct sora_engine_options options = sora_engine_options_defaults(server->model);
+    options.compute = config->compute;
     if (config->threads > 0)
         options.threads = config->threads;
     if (config->seqs_max > 0)
@@ -153,9 +154,11 @@ sora_status server_load(struct server *server, struct sora_error *err)
         return status;
     char quoted[LOG_QUOTE_BYTES];
     log_info("server", "ready",
-             "model=%s parameters=%" PRId64 " weight_bytes=%zu load_s=%.2f context=%d",
+             "model=%s parameters=%" PRId64 " weight_bytes=%zu load_s=%.2f context=%d "
+             "compute=%s",
              log_quote(quoted, server->base_name), server->info->parameters,
-             server->info->weight_bytes, server->info->load_seconds, (int)server->context_max);
+             server->info->weight_bytes, server->info->load_seconds, (int)server->context_max,
+             sora_compute_name(sora_engine_compute(server->engine)));
     atomic_store(&server->state, SERVER_READY);
     return SORA_OK;
 }

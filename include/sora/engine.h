@@ -41,7 +41,15 @@ const struct sora_model_info *sora_model_get_info(const sora_model *model);
 // *json is malloc'ed and zero-terminated.
 SORA_CHECKED sora_status sora_model_describe(const char *path, char **json, struct sora_error *err);
 
+// The arithmetic of the base's matrices. F32: activations stay f32, the reference's fidelity. INT8:
+// activations are quantized per row and block of 32 (8 bits for weights of 4 bits, 16 for weights
+// of 8), which is two to three times as fast; weights of other types are computed in f32. AUTO:
+// INT8 where every projection has such weights, else F32.
+enum sora_compute { SORA_COMPUTE_AUTO, SORA_COMPUTE_F32, SORA_COMPUTE_INT8 };
+const char *sora_compute_name(enum sora_compute compute); // "auto", "f32", "int8"
+
 struct sora_engine_options {
+    enum sora_compute compute;
     int32_t threads;        // 0: as many as the machine has
     int32_t seqs_max;       // sequences open at once
     int32_t rows_max;       // rows (tokens) in one step
@@ -50,13 +58,16 @@ struct sora_engine_options {
     size_t kv_bytes;        // 0: enough for seqs_max sequences of context_max tokens, 2 GiB at most
 };
 
-// Defaults from limits.h; context_max is the model's.
+// Defaults from limits.h; context_max is the model's, compute is AUTO.
 struct sora_engine_options sora_engine_options_defaults(const sora_model *model);
 
 SORA_CHECKED sora_status sora_engine_create(const sora_model *model,
                                             const struct sora_engine_options *options,
                                             sora_engine **engine, struct sora_error *err);
 void sora_engine_destroy(sora_engine *engine);
+
+// What the engine computes in: F32 or INT8.
+enum sora_compute sora_engine_compute(const sora_engine *engine);
 
 struct sora_kv_stats {
     int32_t blocks_total;

@@ -107,7 +107,8 @@ SORA_CHECKED sora_status sora_train_run(const sora_model *model, const sora_toke
                                         struct sora_train_result *result, struct sora_error *err);
 
 struct sora_eval_options {
-    int32_t limit; // examples; 0: all
+    int32_t limit;             // examples; 0: all
+    enum sora_compute compute; // as serving would compute
     int32_t threads;
     bool generate;             // exact match by greedy generation where there are no choices
     const char *chat_template; // NULL: the model's

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "base/pool.h"
+#include "kernel/matmul_int8.h"
 #include "model/forward.h"
 #include "model/kvcache.h"
 #include "model/weights.h"
@@ -24,10 +25,22 @@ struct sora_engine {
     struct forward forward;
 };
 
+const char *sora_compute_name(enum sora_compute compute)
+{
+    static const char *const names[] = {"auto", "f32", "int8"};
+    return names[compute];
+}
+
+enum sora_compute sora_engine_compute(const sora_engine *engine)
+{
+    return engine->forward.projector.compute;
+}
+
 struct sora_engine_options sora_engine_options_defaults(const sora_model *model)
 {
     int32_t context = model->info.context_length;
     return (struct sora_engine_options){
+        .compute = SORA_COMPUTE_AUTO,
         .threads = 0,
         .seqs_max = SORA_SEQS_DEFAULT,
         .rows_max = SORA_STEP_ROWS_MAX,
@@ -81,12 +94,34 @@ static sora_status count_blocks(const struct sora_engine_options *options,
     return SORA_OK;
 }
 
-sora_status sora_engine_create(const sora_model *model, const struct sora_engine_options *options,
+// AUTO becomes what this model's weights are best computed in.
+static sora_status choose_compute(const struct sora_model *model, enum sora_compute *compute,
+                                  struct sora_error *err)
+{
+    int32_t with = 0, all = model->weights.layer_count * SORA_PROJ_COUNT;
+    for (int32_t i = 0; i < all; i++)
+        with += matmul_int8_takes(
+            &model->weights.layers[i / SORA_PROJ_COUNT].projections[i % SORA_PROJ_COUNT]);
+    if (*compute == SORA_COMPUTE_AUTO)
+        *compute = with == all ? SORA_COMPUTE_INT8 : SORA_COMPUTE_F32;
+    if (*compute == SORA_COMPUTE_INT8 && with == 0)
+        return sora_fail(err, SORA_MISMATCH,
+                         "compute int8 needs weights of type Q4_0, Q4_1 or Q8_0; this model's are "
+                         "%s: use f32, or a quantized file of the model",
+                         model->info.base.weight_type);
+    return SORA_OK;
+}
+
+sora_status sora_engine_create(const sora_model *model, const struct sora_engine_options *asked,
                                sora_engine **engine, struct sora_error *err)
 {
+    struct sora_engine_options chosen = *asked;
+    const struct sora_engine_options *options = &chosen;
     const struct sora_base *base = &model->info.base;
     int32_t block_count = 0;
     sora_status status = check_options(options, model->info.context_length, err);
+    if (status == SORA_OK)
+        status = choose_compute(model, &chosen.compute, err);
     if (status == SORA_OK)
         status = count_blocks(options, base, &block_count, err);
     if (status != SORA_OK)

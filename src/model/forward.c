@@ -86,7 +86,10 @@ sora_status forward_init(struct forward *forward, const struct sora_model *model
     if (status == SORA_OK)
         status = alloc_floats(forward, options, err);
     if (status == SORA_OK)
-        status = project_init(&forward->projector, &model->info.base, pool, options->rows_max, err);
+        status = project_init(&forward->projector, &model->info.base, pool,
+                              rows > (size_t)options->logit_rows_max ? options->rows_max
+                                                                     : options->logit_rows_max,
+                              options->compute, err);
     if (status != SORA_OK) {
         forward_deinit(forward);
         return status;

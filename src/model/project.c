@@ -9,13 +9,14 @@
 
 #include "base/arena.h"
 #include "base/clock.h"
+#include "kernel/matmul_int8.h"
 
-static size_t matmul_scratch_of(const struct sora_base *base, int32_t threads)
+static int32_t widest_input(const struct sora_base *base)
 {
-    int32_t widest = 0;
+    int32_t widest = base->hidden;
     for (int proj = 0; proj < SORA_PROJ_COUNT; proj++)
         widest = base->d_in[proj] > widest ? base->d_in[proj] : widest;
-    return matmul_scratch_count(widest, threads);
+    return widest;
 }
 
 static size_t lora_scratch_of(const struct sora_base *base, int32_t rows_max)
@@ -30,17 +31,22 @@ static size_t lora_scratch_of(const struct sora_base *base, int32_t rows_max)
 }
 
 sora_status project_init(struct projector *projector, const struct sora_base *base,
-                         struct pool *pool, int32_t rows_max, struct sora_error *err)
+                         struct pool *pool, int32_t rows_max, enum sora_compute compute,
+                         struct sora_error *err)
 {
     const size_t threads = (size_t)pool_threads(pool);
     memset(projector, 0, sizeof *projector);
     projector->pool = pool;
+    projector->compute = compute;
     projector->matmul_scratch =
-        aligned_calloc(matmul_scratch_of(base, pool_threads(pool)), sizeof(float));
+        aligned_calloc(matmul_scratch_count(widest_input(base), pool_threads(pool)), sizeof(float));
+    if (compute == SORA_COMPUTE_INT8)
+        projector->quant_memory = aligned_calloc(row_quant_bytes(rows_max, widest_input(base)), 1);
     projector->lora_scratch = aligned_calloc(lora_scratch_of(base, rows_max) + 1, sizeof(float));
     projector->threads = aligned_calloc(threads, sizeof *projector->threads);
     if (projector->matmul_scratch == NULL || projector->lora_scratch == NULL ||
-        projector->threads == NULL) {
+        projector->threads == NULL ||
+        (compute == SORA_COMPUTE_INT8 && projector->quant_memory == NULL)) {
         project_deinit(projector);
         return sora_fail(err, SORA_NO_MEMORY, "no memory for the projections of %d rows", rows_max);
     }
@@ -51,6 +57,7 @@ void project_deinit(struct projector *projector)
 {
     free(projector->matmul_scratch);
     free(projector->lora_scratch);
+    free(projector->quant_memory);
     free(projector->threads);
     memset(projector, 0, sizeof *projector);
 }
@@ -102,6 +109,24 @@ static void count_time(struct projector *projector, int64_t all_ns)
     projector->base_ns += all_ns - expand_ns / threads;
 }
 
+// Runs the products, with x as integers where the mode and the weights allow.
+static void multiply(struct projector *projector, struct matmul_work *work)
+{
+    struct row_quant quant;
+    unsigned forms = 0;
+    int64_t start_ns = clock_now_ns();
+    if (projector->compute == SORA_COMPUTE_INT8)
+        for (int32_t i = 0; i < work->call_count; i++)
+            forms |= matmul_int8_form(work->calls[i].weight);
+    if (forms != 0 && work->m > 0) {
+        row_quant_fill(projector->pool, work->x, work->m, work->calls[0].weight->d_in, forms,
+                       projector->quant_memory, &quant);
+        work->quant = &quant;
+    }
+    matmul_run(projector->pool, work, projector->matmul_scratch);
+    count_time(projector, clock_now_ns() - start_ns);
+}
+
 void project_run(struct projector *projector, const struct weights *weights, int32_t layer,
                  const struct project_batch *batch, const struct project_out *outs, int32_t count,
                  const float *x)
@@ -124,21 +149,17 @@ void project_run(struct projector *projector, const struct weights *weights, int
                                         .y = outs[i].y,
                                         .adds = adapted && lora.rank_sums[i] > 0};
     struct expand_context context = {projector, &lora, calls};
-    const struct matmul_work work = {.calls = calls,
-                                     .call_count = count,
-                                     .x = x,
-                                     .m = batch->row_count,
-                                     .start = expand,
-                                     .start_context = &context};
-    int64_t start_ns = clock_now_ns();
-    matmul_run(projector->pool, &work, projector->matmul_scratch);
-    count_time(projector, clock_now_ns() - start_ns);
+    multiply(projector, &(struct matmul_work){.calls = calls,
+                                              .call_count = count,
+                                              .x = x,
+                                              .m = batch->row_count,
+                                              .start = expand,
+                                              .start_context = &context});
 }
 
 void project_logits(struct projector *projector, const struct weights *weights, const float *x,
                     int32_t m, float *logits)
 {
-    int64_t start_ns = clock_now_ns();
-    matmul(projector->pool, &weights->output, x, m, logits, projector->matmul_scratch);
-    projector->base_ns += clock_now_ns() - start_ns;
+    const struct matmul_call call = {.weight = &weights->output, .y = logits};
+    multiply(projector, &(struct matmul_work){.calls = &call, .call_count = 1, .x = x, .m = m});
 }

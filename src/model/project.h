@@ -17,7 +17,9 @@ struct project_thread {
 
 struct projector {
     struct pool *pool;
+    enum sora_compute compute; // F32 or INT8
     float *matmul_scratch, *lora_scratch;
+    void *quant_memory;             // of x as integers, with INT8
     struct project_thread *threads; // [pool_threads]
     // Since project_begin.
     int64_t base_ns, adapter_ns, rank_sum;
@@ -35,8 +37,10 @@ struct project_out {
     float *y; // [M, d_out]
 };
 
+// compute: F32 or INT8.
 SORA_CHECKED sora_status project_init(struct projector *projector, const struct sora_base *base,
-                                      struct pool *pool, int32_t rows_max, struct sora_error *err);
+                                      struct pool *pool, int32_t rows_max,
+                                      enum sora_compute compute, struct sora_error *err);
 void project_deinit(struct projector *projector);
 
 // A new step: the counters start at zero.

@@ -46,6 +46,7 @@ static sora_status create_engine(struct evaluation *evaluation, struct sora_erro
                          "an example and its answer take %d tokens, the model's context is %d",
                          evaluation->length_max, info->context_length);
     *options = sora_engine_options_defaults(evaluation->model);
+    options->compute = evaluation->options.compute;
     options->threads = evaluation->options.threads;
     options->seqs_max = EVALUATE_SLOTS_MAX;
     options->rows_max = SORA_STEP_ROWS_MAX;

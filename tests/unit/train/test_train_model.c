@@ -68,7 +68,7 @@ static struct sora_train_options options_with(double epochs)
 
 static struct sora_eval_result evaluate(const struct bench *bench, const struct sora_lora *lora)
 {
-    const struct sora_eval_options options = {0};
+    const struct sora_eval_options options = {.compute = SORA_COMPUTE_F32};
     struct sora_eval_result result;
     struct sora_error err;
     if (sora_eval_run(bench->model, bench->tokenizer, lora, bench->path, &options, &result, &err) !=
