@@ -86,6 +86,11 @@ static const struct cli_option options[] = {
          "Arithmetic of the base's matrices (default auto). f32: the reference's fidelity. int8: "
          "activations in 8 bits where weights have 4, two to three times as fast. auto: int8 "
          "for quantized models, f32 for others"},
+    {.name = "kv",
+     .kind = CLI_CHOICE,
+     .offset = FIELD(config.kv),
+     .arg = "auto|f32|f16",
+     .doc = "How keys and values are kept (default auto: f16 with --compute int8, else f32)"},
     {.name = "ctx",
      .kind = CLI_INT,
      .offset = FIELD(config.context),

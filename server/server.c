@@ -92,6 +92,7 @@ static sora_status start_engine(struct server *server, struct sora_error *err)
     const struct server_config *config = &server->config;
     struct sora_engine_options options = sora_engine_options_defaults(server->model);
     options.compute = config->compute;
+    options.kv = config->kv;
     if (config->threads > 0)
         options.threads = config->threads;
     if (config->seqs_max > 0)

@@ -48,8 +48,13 @@ SORA_CHECKED sora_status sora_model_describe(const char *path, char **json, stru
 enum sora_compute { SORA_COMPUTE_AUTO, SORA_COMPUTE_F32, SORA_COMPUTE_INT8 };
 const char *sora_compute_name(enum sora_compute compute); // "auto", "f32", "int8"
 
+// How keys and values are kept. F16 is half the memory and half the reading. AUTO: F16 with compute
+// INT8, F32 with F32.
+enum sora_kv { SORA_KV_AUTO, SORA_KV_F32, SORA_KV_F16 };
+
 struct sora_engine_options {
     enum sora_compute compute;
+    enum sora_kv kv;
     int32_t threads;        // 0: as many as the machine has
     int32_t seqs_max;       // sequences open at once
     int32_t rows_max;       // rows (tokens) in one step
@@ -58,7 +63,7 @@ struct sora_engine_options {
     size_t kv_bytes;        // 0: enough for seqs_max sequences of context_max tokens, 2 GiB at most
 };
 
-// Defaults from limits.h; context_max is the model's, compute is AUTO.
+// Defaults from limits.h; context_max is the model's, compute and kv are AUTO.
 struct sora_engine_options sora_engine_options_defaults(const sora_model *model);
 
 SORA_CHECKED sora_status sora_engine_create(const sora_model *model,

@@ -2,8 +2,11 @@
 // Causal grouped-query attention of a batch of rows over a block-wise KV cache.
 // Letters: H heads, G kv heads, D head_dim, T = SORA_KV_BLOCK_TOKENS tokens in a block.
 // Head h reads kv head h / (H / G). Scores are scaled by `scale`, softmax over positions
-// max(0, pos - window + 1) .. pos (window 0: from 0). Sums run over positions in order within
-// fixed chunks, so a row's result depends on its own query and history alone, to the bit.
+// max(0, pos - window + 1) .. pos (window 0: from 0).
+// Positions are computed in chunks of ATTENTION_CHUNK_TOKENS, counted from position 0, each to its
+// own maximum, sum and weighted values; chunks are merged in order (as in Flash-Decoding, Dao et
+// al. 2023). So a long context is shared by threads, and a row's result depends on its own query
+// and history alone, to the bit.
 #ifndef KERNEL_ATTENTION_H
 #define KERNEL_ATTENTION_H
 
@@ -12,6 +15,9 @@
 
 #include "base/pool.h"
 #include "sora/limits.h"
+#include "sora/lora.h"
+
+#define ATTENTION_CHUNK_TOKENS 512
 
 struct attention_shape {
     int32_t head_count, kv_head_count, head_dim;
@@ -19,10 +25,11 @@ struct attention_shape {
     float scale;
 };
 
-// One layer's cache: block b at keys + b * block_stride holds [G][T][D]; values alike.
+// One layer's cache: block b at element b * block_stride holds [G][T][D]; values alike.
 struct attention_cache {
-    float *keys, *values;
-    size_t block_stride; // floats
+    enum sora_dtype dtype; // SORA_F32 or SORA_F16
+    void *keys, *values;
+    size_t block_stride; // elements
 };
 
 struct attention_row {
@@ -30,15 +37,21 @@ struct attention_row {
     int32_t pos;           // this row's position; its own key and value are already in the cache
 };
 
-// Floats of scratch for the longest context and this many threads.
-size_t attention_scratch_count(const struct attention_shape *shape, int32_t context_max,
+// Writes one row's keys and values, [G*D] each, to slot block * T + offset. In f16 what is beyond
+// its range becomes the largest number of that sign.
+void attention_store(const struct attention_shape *shape, const struct attention_cache *cache,
+                     int32_t slot, const float *key, const float *value);
+// Bytes of scratch for up to rows_max rows and this many threads; 64-byte aligned.
+size_t attention_scratch_bytes(const struct attention_shape *shape, int32_t rows_max,
                                int32_t threads);
-// q [m, H*D], out [m, H*D]; must not overlap. context_max as given to attention_scratch_count.
+// q [m, H*D], out [m, H*D]; must not overlap. Rows of one sequence that stand together, in order,
+// are computed together.
 void attention(struct pool *pool, const struct attention_shape *shape,
                const struct attention_cache *cache, const struct attention_row *rows, int32_t m,
-               const float *q, float *out, float *scratch, int32_t context_max);
+               const float *q, float *out, void *scratch);
+// The reference, in double. scores: as many floats as the longest row has positions.
 void attention_ref(const struct attention_shape *shape, const struct attention_cache *cache,
                    const struct attention_row *rows, int32_t m, const float *q, float *out,
-                   float *scratch);
+                   float *scores);
 
 #endif

@@ -94,16 +94,41 @@ static inline int32_t attention_start(const struct attention_shape *shape, int32
     return shape->window > 0 && pos >= shape->window ? pos - shape->window + 1 : 0;
 }
 
-// The heads of one row that read kv head `kv_head`. q and out are those of the row. scores:
-// [H / G][score_stride], score_stride a multiple of 8 and no less than the row's positions.
-typedef void attention_task_fn(const struct attention_shape *shape,
-                               const struct attention_cache *cache, const struct attention_row *row,
-                               int32_t kv_head, const float *q, float *out, float *scores,
-                               size_t score_stride);
-attention_task_fn attention_task_portable, attention_task_avx2;
+// Rows that are computed together at most.
+#define ATTENTION_RUN_ROWS_MAX 4
+
+// What a row's heads of one kv head make of some positions: max [H/G], sum [H/G] of
+// e^(score - max), and values [H/G][D] weighted by them.
+static inline size_t attention_part_floats(const struct attention_shape *shape)
+{
+    return (size_t)(shape->head_count / shape->kv_head_count) * ((size_t)shape->head_dim + 2);
+}
+
+// Positions [first, end), within one chunk, for rows of one sequence and one kv head. q is that of
+// the first row, rows are H*D apart. scores [row_count][H/G][ATTENTION_CHUNK_TOKENS] and
+// tile [T][D] are scratch; parts [row_count] are written.
+struct attention_chunk {
+    const struct attention_shape *shape;
+    const struct attention_cache *cache;
+    const struct attention_row *rows;
+    int32_t row_count, kv_head, first, end;
+    const float *q;
+    float *scores, *tile, *parts;
+};
+typedef void attention_chunk_fn(const struct attention_chunk *work);
+typedef void attention_merge_fn(const struct attention_shape *shape, float *into,
+                                const float *part);
+typedef void attention_finish_fn(const struct attention_shape *shape, const float *part,
+                                 float *out);
+attention_chunk_fn attention_chunk_portable, attention_chunk_avx2;
+attention_merge_fn attention_merge_portable, attention_merge_avx2;
+attention_finish_fn attention_finish_portable, attention_finish_avx2;
+// [count] values to f16; what is beyond its range becomes the largest number of that sign.
+typedef void attention_to_f16_fn(const float *from, size_t count, uint16_t *to);
+attention_to_f16_fn attention_to_f16_portable, attention_to_f16_avx2;
 void attention_on(enum cpu_isa isa, struct pool *pool, const struct attention_shape *shape,
                   const struct attention_cache *cache, const struct attention_row *rows, int32_t m,
-                  const float *q, float *out, float *scratch, int32_t context_max);
+                  const float *q, float *out, void *scratch);
 
 // --- activation ---
 typedef void swiglu_fn(const float *gate, const float *up, size_t count, float *out);

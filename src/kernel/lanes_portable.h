@@ -40,6 +40,11 @@ LANES_FN vec vec_load_f16(const uint16_t *from)
 {
     LANES_EACH(vec, f, half_from_f16(from[lane]));
 }
+LANES_FN void vec_store_f16(uint16_t *to, vec value)
+{
+    LANES_LOOP
+    to[lane] = half_to_f16(value.f[lane]);
+}
 LANES_FN vec vec_load_bf16(const uint16_t *from)
 {
     LANES_EACH(vec, f, half_from_bf16(from[lane]));

@@ -9,8 +9,9 @@
 #include "base/assert.h"
 #include "kernel/kernel_dispatch.h"
 
-#define ROWS_EACH 8        // rows of one pool task
-#define SHARED_ROWS_MIN 32 // fewer are done before another thread wakes
+#define ROWS_EACH 4 // rows of one pool task
+// Fewer values are done before another thread has begun.
+#define SHARED_VALUES_MIN 16384
 
 static size_t aligned(size_t bytes)
 {
@@ -168,7 +169,8 @@ void row_quant_fill_on(enum cpu_isa isa, struct pool *pool, const float *x, int3
     quant->wide.q = take(&next, values * sizeof(int16_t));
     quant->wide.scales = take(&next, blocks * sizeof(float));
     struct fill fill = {isa, x, quant};
-    pool_run(m < SHARED_ROWS_MIN ? NULL : pool, (m + ROWS_EACH - 1) / ROWS_EACH, fill_rows, &fill);
+    pool_run(values < SHARED_VALUES_MIN ? NULL : pool, (m + ROWS_EACH - 1) / ROWS_EACH, fill_rows,
+             &fill);
 }
 
 void row_quant_fill(struct pool *pool, const float *x, int32_t m, int32_t d_in, unsigned forms,

@@ -41,6 +41,7 @@ struct sora_engine_options sora_engine_options_defaults(const sora_model *model)
     int32_t context = model->info.context_length;
     return (struct sora_engine_options){
         .compute = SORA_COMPUTE_AUTO,
+        .kv = SORA_KV_AUTO,
         .threads = 0,
         .seqs_max = SORA_SEQS_DEFAULT,
         .rows_max = SORA_STEP_ROWS_MAX,
@@ -72,13 +73,21 @@ static sora_status check_options(const struct sora_engine_options *options, int3
     return SORA_OK;
 }
 
+// After choose_compute: where activations are integers, f16 loses nothing that counts.
+static enum sora_dtype kv_dtype(const struct sora_engine_options *options)
+{
+    bool f16 = options->kv == SORA_KV_F16 ||
+               (options->kv == SORA_KV_AUTO && options->compute == SORA_COMPUTE_INT8);
+    return f16 ? SORA_F16 : SORA_F32;
+}
+
 // Blocks for the memory asked for; never more than all sequences at full length can use.
 static sora_status count_blocks(const struct sora_engine_options *options,
                                 const struct sora_base *base, int32_t *block_count,
                                 struct sora_error *err)
 {
-    size_t block_bytes =
-        kvcache_block_bytes(base->layer_count, base->kv_head_count, base->head_dim);
+    size_t block_bytes = kvcache_block_bytes(kv_dtype(options), base->layer_count,
+                                             base->kv_head_count, base->head_dim);
     size_t per_seq =
         ((size_t)options->context_max + SORA_KV_BLOCK_TOKENS - 1) / SORA_KV_BLOCK_TOKENS;
     size_t useful = per_seq * (size_t)options->seqs_max;
@@ -134,8 +143,8 @@ sora_status sora_engine_create(const sora_model *model, const struct sora_engine
         pool_create(options->threads > 0 ? options->threads : cpu_count(), &created->pool, err);
     if (status == SORA_OK)
         status =
-            kvcache_init(&created->cache, base->layer_count, base->kv_head_count, base->head_dim,
-                         block_count, options->seqs_max, options->context_max, err);
+            kvcache_init(&created->cache, kv_dtype(options), base->layer_count, base->kv_head_count,
+                         base->head_dim, block_count, options->seqs_max, options->context_max, err);
     if (status == SORA_OK)
         status =
             forward_init(&created->forward, model, created->pool, &created->cache, options, err);

@@ -20,7 +20,6 @@ static sora_status alloc_floats(struct forward *forward, const struct sora_engin
     const struct sora_base *base = &forward->model->info.base;
     size_t rows = (size_t)options->rows_max;
     size_t logit_rows = (size_t)options->logit_rows_max;
-    int32_t threads = pool_threads(forward->pool);
     const struct {
         float **out;
         size_t count, width;
@@ -36,8 +35,6 @@ static sora_status alloc_floats(struct forward *forward, const struct sora_engin
         {&forward->up, rows, (size_t)base->intermediate},
         {&forward->logit_x, logit_rows, (size_t)base->hidden},
         {&forward->logits, logit_rows, (size_t)base->vocab_size},
-        {&forward->attention_scratch,
-         attention_scratch_count(&forward->shape, options->context_max, threads), 1},
     };
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) {
         size_t count = 0;
@@ -47,6 +44,11 @@ static sora_status alloc_floats(struct forward *forward, const struct sora_engin
             return sora_fail(err, SORA_NO_MEMORY, "a step buffer of %zu x %zu does not fit",
                              buffers[i].count, buffers[i].width);
     }
+    forward->attention_scratch = aligned_calloc(
+        attention_scratch_bytes(&forward->shape, options->rows_max, pool_threads(forward->pool)),
+        1);
+    if (forward->attention_scratch == NULL)
+        return sora_fail(err, SORA_NO_MEMORY, "no memory for the attention of a step");
     return SORA_OK;
 }
 
@@ -137,23 +139,14 @@ static void add_rows(float *x, const float *y, size_t count)
         x[i] += y[i];
 }
 
-// Writes the rows' keys and values into their slots: [G][T][D] within a block.
-static void store_kv(struct forward *forward, int32_t layer)
+static struct attention_cache layer_cache(const struct forward *forward, int32_t layer)
 {
-    const struct sora_base *base = &forward->model->info.base;
-    struct kvcache *cache = forward->cache;
-    size_t head_dim = (size_t)base->head_dim, kv_heads = (size_t)base->kv_head_count;
-    for (int32_t i = 0; i < forward->batch.row_count; i++) {
-        size_t slot = (size_t)forward->batch.slots[i];
-        size_t block = slot / SORA_KV_BLOCK_TOKENS, offset = slot % SORA_KV_BLOCK_TOKENS;
-        size_t start = (size_t)layer * cache->layer_stride + block * cache->block_stride;
-        for (size_t head = 0; head < kv_heads; head++) {
-            size_t to = start + (head * SORA_KV_BLOCK_TOKENS + offset) * head_dim;
-            size_t from = ((size_t)i * kv_heads + head) * head_dim;
-            memcpy(cache->keys + to, forward->k + from, head_dim * sizeof(float));
-            memcpy(cache->values + to, forward->v + from, head_dim * sizeof(float));
-        }
-    }
+    const struct kvcache *cache = forward->cache;
+    const size_t offset = (size_t)layer * cache->layer_bytes;
+    return (struct attention_cache){.dtype = cache->dtype,
+                                    .keys = cache->keys + offset,
+                                    .values = cache->values + offset,
+                                    .block_stride = cache->block_stride};
 }
 
 static void attention_part(struct forward *forward, int32_t layer, struct sora_step_stats *stats)
@@ -180,13 +173,13 @@ static void attention_part(struct forward *forward, int32_t layer, struct sora_s
                 forward->k);
     rope_apply(forward->q, m, base->head_count, base->head_dim, forward->rope, batch->positions);
     rope_apply(forward->k, m, base->kv_head_count, base->head_dim, forward->rope, batch->positions);
-    store_kv(forward, layer);
-    struct attention_cache cache = {
-        .keys = forward->cache->keys + (size_t)layer * forward->cache->layer_stride,
-        .values = forward->cache->values + (size_t)layer * forward->cache->layer_stride,
-        .block_stride = forward->cache->block_stride};
+    const struct attention_cache cache = layer_cache(forward, layer);
+    for (int32_t i = 0; i < m; i++)
+        attention_store(&forward->shape, &cache, batch->slots[i],
+                        forward->k + (size_t)i * (size_t)base->d_out[SORA_PROJ_K],
+                        forward->v + (size_t)i * (size_t)base->d_out[SORA_PROJ_V]);
     attention(forward->pool, &forward->shape, &cache, batch->rows, m, forward->q, forward->attended,
-              forward->attention_scratch, forward->context_max);
+              forward->attention_scratch);
     stats->attention_us += clock_now_us() - start_us;
 
     const struct project_out o = {SORA_PROJ_O, forward->normed};

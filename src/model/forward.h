@@ -37,7 +37,7 @@ struct forward {
     float *rope; // [context_max][head_dim]
     float *x, *normed, *q, *k, *v, *attended, *gate, *up, *logit_x;
     float *logits; // [L, vocab] of the last pass
-    float *attention_scratch;
+    void *attention_scratch;
     struct projector projector;
 };
 

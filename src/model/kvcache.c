@@ -11,38 +11,44 @@
 #include "base/assert.h"
 #include "sora/limits.h"
 
-size_t kvcache_block_bytes(int32_t layer_count, int32_t kv_head_count, int32_t head_dim)
+static size_t element_bytes(enum sora_dtype dtype)
 {
-    return (size_t)2 * (size_t)layer_count * (size_t)kv_head_count * SORA_KV_BLOCK_TOKENS *
-           (size_t)head_dim * sizeof(float);
+    return dtype == SORA_F32 ? sizeof(float) : sizeof(uint16_t);
 }
 
-static float *map_floats(size_t bytes)
+size_t kvcache_block_bytes(enum sora_dtype dtype, int32_t layer_count, int32_t kv_head_count,
+                           int32_t head_dim)
+{
+    return (size_t)2 * (size_t)layer_count * (size_t)kv_head_count * SORA_KV_BLOCK_TOKENS *
+           (size_t)head_dim * element_bytes(dtype);
+}
+
+static void *map_bytes(size_t bytes)
 {
     void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return memory == MAP_FAILED ? NULL : memory;
 }
 
-sora_status kvcache_init(struct kvcache *cache, int32_t layer_count, int32_t kv_head_count,
-                         int32_t head_dim, int32_t block_count, int32_t seq_count,
-                         int32_t context_max, struct sora_error *err)
+sora_status kvcache_init(struct kvcache *cache, enum sora_dtype dtype, int32_t layer_count,
+                         int32_t kv_head_count, int32_t head_dim, int32_t block_count,
+                         int32_t seq_count, int32_t context_max, struct sora_error *err)
 {
     memset(cache, 0, sizeof *cache);
+    cache->dtype = dtype;
     cache->layer_count = layer_count;
     cache->block_count = block_count;
     cache->seq_count = seq_count;
     cache->blocks_per_seq_max = (context_max + SORA_KV_BLOCK_TOKENS - 1) / SORA_KV_BLOCK_TOKENS;
     cache->block_stride = (size_t)kv_head_count * SORA_KV_BLOCK_TOKENS * (size_t)head_dim;
-    cache->layer_stride = cache->block_stride * (size_t)block_count;
+    cache->layer_bytes = cache->block_stride * (size_t)block_count * element_bytes(dtype);
 
     size_t table_count = 0;
-    bool fits =
-        checked_mul(cache->layer_stride * sizeof(float), (size_t)layer_count, &cache->map_bytes) &&
-        checked_mul((size_t)seq_count, (size_t)cache->blocks_per_seq_max, &table_count);
+    bool fits = checked_mul(cache->layer_bytes, (size_t)layer_count, &cache->map_bytes) &&
+                checked_mul((size_t)seq_count, (size_t)cache->blocks_per_seq_max, &table_count);
     if (fits) {
-        cache->keys = map_floats(cache->map_bytes);
-        cache->values = map_floats(cache->map_bytes);
+        cache->keys = map_bytes(cache->map_bytes);
+        cache->values = map_bytes(cache->map_bytes);
         cache->free_blocks = calloc((size_t)block_count, sizeof *cache->free_blocks);
         cache->block_table = calloc(table_count, sizeof *cache->block_table);
         cache->seqs = calloc((size_t)seq_count, sizeof *cache->seqs);

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "sora/lora.h"
 #include "sora/status.h"
 
 struct kv_seq {
@@ -20,9 +21,10 @@ struct kv_seq {
 
 struct kvcache {
     int32_t layer_count, block_count, seq_count, blocks_per_seq_max;
-    size_t block_stride; // floats of one block in one layer: G * T * D
-    size_t layer_stride; // floats of one layer: block_count * block_stride
-    float *keys, *values;
+    enum sora_dtype dtype; // SORA_F32 or SORA_F16
+    size_t block_stride;   // elements of one block in one layer: G * T * D
+    size_t layer_bytes;    // of one layer: block_count blocks
+    uint8_t *keys, *values;
     size_t map_bytes;     // of each of the two
     int32_t *free_blocks; // a stack
     int32_t free_count;
@@ -31,11 +33,12 @@ struct kvcache {
 };
 
 // Bytes of one block over all layers, keys and values.
-size_t kvcache_block_bytes(int32_t layer_count, int32_t kv_head_count, int32_t head_dim);
+size_t kvcache_block_bytes(enum sora_dtype dtype, int32_t layer_count, int32_t kv_head_count,
+                           int32_t head_dim);
 
-SORA_CHECKED sora_status kvcache_init(struct kvcache *cache, int32_t layer_count,
-                                      int32_t kv_head_count, int32_t head_dim, int32_t block_count,
-                                      int32_t seq_count, int32_t context_max,
+SORA_CHECKED sora_status kvcache_init(struct kvcache *cache, enum sora_dtype dtype,
+                                      int32_t layer_count, int32_t kv_head_count, int32_t head_dim,
+                                      int32_t block_count, int32_t seq_count, int32_t context_max,
                                       struct sora_error *err);
 void kvcache_deinit(struct kvcache *cache);
 

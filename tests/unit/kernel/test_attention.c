@@ -3,19 +3,21 @@
 // its company, its blocks' places, the instruction set and the threads.
 #include "kernel_fixture.h"
 
+#include "base/arena.h"
 #include "kernel/kernel_dispatch.h"
 
-#define CONTEXT_MAX 131
+#define CONTEXT_MAX 1100 // three chunks
 #define BLOCK_COUNT ((CONTEXT_MAX + SORA_KV_BLOCK_TOKENS - 1) / SORA_KV_BLOCK_TOKENS)
 #define SEQ_COUNT 2
-#define ROW_COUNT 10
+#define ROW_COUNT 14
 
 struct fixture {
     struct attention_shape shape;
     struct attention_cache cache;
     int32_t blocks[SEQ_COUNT][BLOCK_COUNT];
     struct attention_row rows[ROW_COUNT];
-    float *q, *expected, *out, *scratch;
+    float *q, *expected, *out;
+    void *scratch;
     size_t row_width;
 };
 
@@ -24,9 +26,28 @@ static const struct attention_shape shapes[] = {
     {6, 2, 80, 16, 0.11f}, {2, 2, 96, 0, 0.1f},  {2, 1, 128, 40, 0.1f}, {3, 1, 2, 1, 0.7f},
 };
 #define SHAPE_COUNT (sizeof shapes / sizeof shapes[0])
-static const int32_t positions[ROW_COUNT] = {0, 1, 7, 8, 15, 16, 17, 40, 100, CONTEXT_MAX - 1};
+// Runs of one sequence, within a chunk and over its end, and single rows.
+static const struct {
+    int32_t seq, pos;
+} places[ROW_COUNT] = {{0, 0},   {0, 1},  {0, 2},   {0, 3},   {0, 4},   {1, 7},   {1, 8},
+                       {1, 100}, {0, 40}, {0, 510}, {0, 511}, {0, 512}, {0, 513}, {1, 1099}};
+#define LONE_ROW 7 // at position 100
 
-static void fixture_open(struct fixture *f, const struct attention_shape *shape)
+static void *cells_of(struct rng *rng, enum sora_dtype dtype, size_t count)
+{
+    float *values = normals(rng, count);
+    if (dtype == SORA_F32)
+        return values;
+    uint16_t *halves = calloc(count + 1, sizeof *halves);
+    assert_non_null(halves);
+    for (size_t i = 0; i < count; i++)
+        halves[i] = half_to_f16(values[i]);
+    free(values);
+    return halves;
+}
+
+static void fixture_open(struct fixture *f, const struct attention_shape *shape,
+                         enum sora_dtype dtype)
 {
     struct rng rng;
     rng_seed(&rng, 30);
@@ -35,21 +56,24 @@ static void fixture_open(struct fixture *f, const struct attention_shape *shape)
     f->cache.block_stride =
         (size_t)(shape->kv_head_count * SORA_KV_BLOCK_TOKENS * shape->head_dim) + 8;
     const size_t cells = f->cache.block_stride * SEQ_COUNT * BLOCK_COUNT;
-    f->cache.keys = normals(&rng, cells);
-    f->cache.values = normals(&rng, cells);
+    f->cache.dtype = dtype;
+    f->cache.keys = cells_of(&rng, dtype, cells);
+    f->cache.values = cells_of(&rng, dtype, cells);
     int32_t order[SEQ_COUNT * BLOCK_COUNT];
     for (int32_t i = 0; i < SEQ_COUNT * BLOCK_COUNT; i++)
         order[i] = i;
     rng_shuffle(&rng, order, SEQ_COUNT * BLOCK_COUNT);
     memcpy(f->blocks, order, sizeof order);
     for (int32_t i = 0; i < ROW_COUNT; i++)
-        f->rows[i] = (struct attention_row){f->blocks[i % SEQ_COUNT], positions[i]};
+        f->rows[i] = (struct attention_row){f->blocks[places[i].seq], places[i].pos};
     f->row_width = (size_t)(shape->head_count * shape->head_dim);
     f->q = normals(&rng, ROW_COUNT * f->row_width);
     f->expected = floats(ROW_COUNT * f->row_width);
     f->out = floats(ROW_COUNT * f->row_width);
-    f->scratch = floats(attention_scratch_count(shape, CONTEXT_MAX, 3));
-    attention_ref(shape, &f->cache, f->rows, ROW_COUNT, f->q, f->expected, f->scratch);
+    f->scratch = aligned_calloc(attention_scratch_bytes(shape, ROW_COUNT, 3), 1);
+    assert_non_null(f->scratch);
+    float scores[CONTEXT_MAX];
+    attention_ref(shape, &f->cache, f->rows, ROW_COUNT, f->q, f->expected, scores);
 }
 
 static void fixture_close(struct fixture *f)
@@ -68,15 +92,15 @@ static void run(struct fixture *f, enum cpu_isa isa, struct pool *pool, int32_t 
     for (size_t i = 0; i <= count; i++)
         f->out[i] = i < count ? NAN : 77;
     attention_on(isa, pool, &f->shape, &f->cache, f->rows + first, m,
-                 f->q + (size_t)first * f->row_width, f->out, f->scratch, CONTEXT_MAX);
+                 f->q + (size_t)first * f->row_width, f->out, f->scratch);
     assert_true(f->out[count] == 77);
 }
 
 static void check_against_reference(enum cpu_isa isa)
 {
-    for (size_t s = 0; s < SHAPE_COUNT; s++) {
+    for (size_t s = 0; s < 2 * SHAPE_COUNT; s++) {
         struct fixture f;
-        fixture_open(&f, &shapes[s]);
+        fixture_open(&f, &shapes[s / 2], s % 2 == 0 ? SORA_F32 : SORA_F16);
         run(&f, isa, NULL, 0, ROW_COUNT);
         assert_int_equal(values_differ(f.out, f.expected, ROW_COUNT * f.row_width, 1e-6), -1);
         fixture_close(&f);
@@ -100,9 +124,9 @@ static void company_and_threads_do_not_change_a_bit(void **state)
 {
     (void)state;
     struct pool *pools[3] = {NULL, pool_of(2), pool_of(3)};
-    for (size_t s = 0; s < SHAPE_COUNT; s++) {
+    for (size_t s = 0; s < 2 * SHAPE_COUNT; s++) {
         struct fixture f;
-        fixture_open(&f, &shapes[s]);
+        fixture_open(&f, &shapes[s / 2], s % 2 == 0 ? SORA_F32 : SORA_F16);
         const size_t width = f.row_width;
         run(&f, CPU_PORTABLE, NULL, 0, ROW_COUNT);
         float *portable = copy_of(f.out, ROW_COUNT * width);
@@ -134,13 +158,14 @@ static void moving_a_block_does_not_change_a_bit(void **state)
 {
     (void)state;
     struct fixture f;
-    fixture_open(&f, &shapes[0]);
+    fixture_open(&f, &shapes[0], SORA_F32);
     run(&f, cpu_isa(), NULL, 0, ROW_COUNT);
     float *before = copy_of(f.out, ROW_COUNT * f.row_width);
     const size_t stride = f.cache.block_stride;
     int32_t *a = &f.blocks[0][0], *b = &f.blocks[1][2], kept = *a;
-    swap_floats(f.cache.keys + (size_t)*a * stride, f.cache.keys + (size_t)*b * stride, stride);
-    swap_floats(f.cache.values + (size_t)*a * stride, f.cache.values + (size_t)*b * stride, stride);
+    float *keys = f.cache.keys, *values = f.cache.values;
+    swap_floats(keys + (size_t)*a * stride, keys + (size_t)*b * stride, stride);
+    swap_floats(values + (size_t)*a * stride, values + (size_t)*b * stride, stride);
     *a = *b;
     *b = kept;
     run(&f, cpu_isa(), NULL, 0, ROW_COUNT);
@@ -155,22 +180,22 @@ static void positions_out_of_reach_do_not_matter(void **state)
     (void)state;
     struct attention_shape shape = {4, 2, 16, 20, 0.25f};
     struct fixture f;
-    fixture_open(&f, &shape);
-    const int32_t pos = f.rows[8].pos; // 100: reads 81 .. 100
-    run(&f, cpu_isa(), NULL, 8, 1);
+    fixture_open(&f, &shape, SORA_F32);
+    const int32_t pos = f.rows[LONE_ROW].pos; // 100: reads 81 .. 100
+    run(&f, cpu_isa(), NULL, LONE_ROW, 1);
     float *before = copy_of(f.out, f.row_width);
     for (int32_t p = 0; p < CONTEXT_MAX; p++) {
         if (p > pos - 20 && p <= pos)
             continue;
         for (int32_t g = 0; g < 2; g++) {
             size_t cell =
-                (size_t)f.rows[8].blocks[p / SORA_KV_BLOCK_TOKENS] * f.cache.block_stride +
+                (size_t)f.rows[LONE_ROW].blocks[p / SORA_KV_BLOCK_TOKENS] * f.cache.block_stride +
                 (size_t)((g * SORA_KV_BLOCK_TOKENS + p % SORA_KV_BLOCK_TOKENS) * 16);
             for (size_t i = 0; i < 16; i++)
-                f.cache.keys[cell + i] = f.cache.values[cell + i] = NAN;
+                ((float *)f.cache.keys)[cell + i] = ((float *)f.cache.values)[cell + i] = NAN;
         }
     }
-    run(&f, cpu_isa(), NULL, 8, 1);
+    run(&f, cpu_isa(), NULL, LONE_ROW, 1);
     assert_int_equal(bits_differ(f.out, before, f.row_width), -1);
     fixture_close(&f);
     free(before);
@@ -180,12 +205,61 @@ static void large_scores_do_not_overflow(void **state)
 {
     (void)state;
     struct fixture f;
-    fixture_open(&f, &shapes[0]);
+    fixture_open(&f, &shapes[0], SORA_F32);
     f.shape.scale = 300;
-    attention_ref(&f.shape, &f.cache, f.rows, ROW_COUNT, f.q, f.expected, f.scratch);
+    float scores[CONTEXT_MAX];
+    attention_ref(&f.shape, &f.cache, f.rows, ROW_COUNT, f.q, f.expected, scores);
     run(&f, cpu_isa(), NULL, 0, ROW_COUNT);
     // A score near 5000 has an ulp of 5e-4, which e^x turns into a relative error.
     assert_int_equal(values_differ(f.out, f.expected, ROW_COUNT * f.row_width, 5e-3), -1);
+    fixture_close(&f);
+}
+
+// What is stored is found where attention reads it; f16 saturates.
+static void stored_entries_are_read_back(void **state)
+{
+    (void)state;
+    const struct attention_shape shape = {2, 2, 4, 0, 1.0f};
+    for (int half = 0; half < 2; half++) {
+        struct fixture f;
+        fixture_open(&f, &shape, half ? SORA_F16 : SORA_F32);
+        const float key[8] = {0}, value[8] = {1, -2, 1e9f, -1e9f, 5, 6, 7, 8};
+        const int32_t slot = f.blocks[0][0] * SORA_KV_BLOCK_TOKENS;
+        attention_store(&shape, &f.cache, slot, key, value);
+        run(&f, cpu_isa(), NULL, 0, 1); // one position: its value is the result
+        const float most = half ? 65504.0f : 1e9f;
+        const float expected[8] = {1, -2, most, -most, 5, 6, 7, 8};
+        assert_int_equal(bits_differ(f.out, expected, 8), -1);
+        fixture_close(&f);
+    }
+}
+
+// Many long rows take the way without a split over chunks: the same bits.
+static void a_long_row_is_the_same_among_many_long_rows(void **state)
+{
+    (void)state;
+    enum { MANY = 80 };
+    struct fixture f;
+    fixture_open(&f, &shapes[1], SORA_F32);
+    run(&f, cpu_isa(), NULL, ROW_COUNT - 1, 1);
+    float *alone = copy_of(f.out, f.row_width);
+    struct attention_row rows[MANY];
+    float *q = floats(MANY * f.row_width), *out = floats(MANY * f.row_width);
+    for (int32_t i = 0; i < MANY; i++) {
+        rows[i] = f.rows[ROW_COUNT - 1];
+        memcpy(q + (size_t)i * f.row_width, f.q + (ROW_COUNT - 1) * f.row_width,
+               f.row_width * sizeof *q);
+    }
+    void *scratch = aligned_calloc(attention_scratch_bytes(&f.shape, MANY, 3), 1);
+    struct pool *pool = pool_of(3);
+    attention(pool, &f.shape, &f.cache, rows, MANY, q, out, scratch);
+    for (int32_t i = 0; i < MANY; i++)
+        assert_int_equal(bits_differ(out + (size_t)i * f.row_width, alone, f.row_width), -1);
+    pool_destroy(pool);
+    free(scratch);
+    free(alone);
+    free(q);
+    free(out);
     fixture_close(&f);
 }
 
@@ -193,7 +267,7 @@ static void a_wrong_scale_is_noticed(void **state)
 {
     (void)state;
     struct fixture f;
-    fixture_open(&f, &shapes[0]);
+    fixture_open(&f, &shapes[0], SORA_F32);
     f.shape.scale *= 1.0001f;
     run(&f, cpu_isa(), NULL, 0, ROW_COUNT);
     assert_int_not_equal(values_differ(f.out, f.expected, ROW_COUNT * f.row_width, 1e-6), -1);
@@ -210,6 +284,8 @@ int main(void)
         cmocka_unit_test(moving_a_block_does_not_change_a_bit),
         cmocka_unit_test(positions_out_of_reach_do_not_matter),
         cmocka_unit_test(large_scores_do_not_overflow),
+        cmocka_unit_test(stored_entries_are_read_back),
+        cmocka_unit_test(a_long_row_is_the_same_among_many_long_rows),
         cmocka_unit_test(a_wrong_scale_is_noticed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
