@@ -19,6 +19,7 @@ static const struct command_entry entries[] = {
     {"train", cmd_train, "make an adapter from examples, pruning ranks on the way"},
     {"eval", cmd_eval, "measure the base or an adapter on examples"},
     {"complete", cmd_complete, "complete one prompt without a server"},
+    {"bench", cmd_bench, "measure prefill, decode and mixed adapters on this machine"},
     {"inspect", cmd_inspect, "tell what is in a model or an adapter file"},
     {"import", cmd_import, "turn a PEFT adapter into an adapter file"},
     {"export", cmd_export, "turn an adapter file into a PEFT folder"},

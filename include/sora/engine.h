@@ -26,6 +26,10 @@ struct sora_model_info {
     bool tied_output;       // the output matrix is the token embedding
     int64_t parameters;
     size_t weight_bytes; // resident, packed
+    // What a step multiplies by: the projections alone, and with the output matrix, whose bytes
+    // a step reads once.
+    int64_t projection_parameters, step_parameters;
+    size_t step_bytes;
     double load_seconds;
 };
 

@@ -278,6 +278,21 @@ static sora_status load_all(struct loader *loader, struct sora_error *err)
     return status;
 }
 
+// What a step reads and multiplies by.
+static void count_step(struct sora_model *model)
+{
+    struct sora_model_info *info = &model->info;
+    for (int32_t i = 0; i < model->weights.layer_count * SORA_PROJ_COUNT; i++) {
+        const struct weight *weight =
+            &model->weights.layers[i / SORA_PROJ_COUNT].projections[i % SORA_PROJ_COUNT];
+        info->projection_parameters += (int64_t)weight->d_out * weight->d_in;
+        info->step_bytes += weight->bytes;
+    }
+    const struct weight *output = &model->weights.output;
+    info->step_parameters = info->projection_parameters + (int64_t)output->d_out * output->d_in;
+    info->step_bytes += output->bytes;
+}
+
 sora_status weights_load(struct checkpoint *checkpoint, int32_t threads, struct sora_model *model,
                          struct sora_error *err)
 {
@@ -290,10 +305,12 @@ sora_status weights_load(struct checkpoint *checkpoint, int32_t threads, struct 
     model->info.context_length = checkpoint->config.context_length;
     model->info.tied_output = checkpoint->config.tied_output;
     status = load_all(&loader, err);
-    if (status == SORA_OK)
+    if (status == SORA_OK) {
         name_weight_type(model);
-    else
+        count_step(model);
+    } else {
         weights_free(model);
+    }
     pool_destroy(loader.pool);
     return status;
 }

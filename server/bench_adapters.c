@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+// Adapters made for the benchmark, packed in bf16 as the registry packs real ones, each with memory
+// of its own. Ragged ranks are drawn as SoRA leaves them: an adapter keeps a share of its ranks,
+// more of them in upper layers.
+#include <stdlib.h>
+
+#include "base/arena.h"
+#include "base/rng.h"
+#include "server/bench.h"
+
+struct bench_adapters {
+    int32_t count;
+    struct made {
+        struct sora_lora lora;
+        struct sora_lora_module *modules;
+        uint16_t *values;
+        int64_t parameters;
+    } * made;
+};
+
+static int32_t draw_rank(const struct bench_ranks *ranks, struct rng *rng, double keep,
+                         int32_t layer, int32_t layer_count)
+{
+    if (ranks->kind == BENCH_UNIFORM)
+        return ranks->rank;
+    const double share = keep * (0.4 + 1.2 * layer / layer_count);
+    int32_t rank = 0;
+    for (int32_t i = 0; i < ranks->rank; i++)
+        rank += rng_uniform(rng) < share;
+    return rank;
+}
+
+// Elements up to the next cache line.
+static size_t to_line(size_t count)
+{
+    return (count + 31) / 32 * 32;
+}
+
+static sora_status make_one(const struct sora_base *base, const struct bench_ranks *ranks,
+                            struct rng *rng, struct made *made, struct sora_error *err)
+{
+    static const double keeps[] = {0.15, 0.3, 0.45, 0.6, 0.8};
+    const double keep = keeps[rng_below(rng, 5)];
+    const int32_t module_count = base->layer_count * SORA_PROJ_COUNT;
+    size_t total = 0;
+    made->modules = calloc((size_t)module_count, sizeof *made->modules);
+    if (made->modules == NULL)
+        return sora_fail(err, SORA_NO_MEMORY, "no memory for a made adapter");
+    for (int32_t i = 0; i < module_count; i++) {
+        const int proj = i % SORA_PROJ_COUNT;
+        const int32_t narrow =
+            base->d_in[proj] < base->d_out[proj] ? base->d_in[proj] : base->d_out[proj];
+        int32_t rank = draw_rank(ranks, rng, keep, i / SORA_PROJ_COUNT, base->layer_count);
+        rank = rank < narrow ? rank : narrow;
+        made->modules[i] =
+            (struct sora_lora_module){.rank = rank, .scale = 2.0f, .dtype = SORA_BF16};
+        total += to_line((size_t)rank * (size_t)base->d_in[proj]) +
+                 to_line((size_t)rank * (size_t)base->d_out[proj]);
+        made->parameters += (int64_t)rank * (base->d_in[proj] + base->d_out[proj]);
+    }
+    made->values = aligned_calloc(total + 32, sizeof *made->values);
+    if (made->values == NULL)
+        return sora_fail(err, SORA_NO_MEMORY, "no memory for %zu values of a made adapter", total);
+    // Signs and mantissas at random, about 2^-6: small enough to leave the model's numbers tame.
+    for (size_t i = 0; i < total; i++)
+        made->values[i] = (uint16_t)(0x3c80u | (rng_u64(rng) & 0x807fu));
+    uint16_t *next = made->values;
+    for (int32_t i = 0; i < module_count; i++) {
+        struct sora_lora_module *module = &made->modules[i];
+        if (module->rank == 0)
+            continue;
+        module->a = next;
+        next += to_line((size_t)module->rank * (size_t)base->d_in[i % SORA_PROJ_COUNT]);
+        module->bt = next;
+        next += to_line((size_t)module->rank * (size_t)base->d_out[i % SORA_PROJ_COUNT]);
+    }
+    made->lora = (struct sora_lora){base->layer_count, made->modules};
+    return SORA_OK;
+}
+
+sora_status bench_adapters_create(const struct sora_base *base, const struct bench_ranks *ranks,
+                                  int32_t count, uint64_t seed, struct bench_adapters **adapters,
+                                  struct sora_error *err)
+{
+    struct rng rng;
+    rng_seed(&rng, seed);
+    struct bench_adapters *created = calloc(1, sizeof *created);
+    if (created != NULL)
+        created->made = calloc((size_t)count, sizeof *created->made);
+    if (created == NULL || created->made == NULL) {
+        bench_adapters_destroy(created);
+        return sora_fail(err, SORA_NO_MEMORY, "no memory for %d made adapters", (int)count);
+    }
+    created->count = count;
+    for (int32_t i = 0; i < count; i++) {
+        sora_status status = make_one(base, ranks, &rng, &created->made[i], err);
+        if (status != SORA_OK) {
+            bench_adapters_destroy(created);
+            return status;
+        }
+    }
+    *adapters = created;
+    return SORA_OK;
+}
+
+void bench_adapters_destroy(struct bench_adapters *adapters)
+{
+    if (adapters == NULL)
+        return;
+    for (int32_t i = 0; i < adapters->count; i++) {
+        free(adapters->made[i].modules);
+        free(adapters->made[i].values);
+    }
+    free(adapters->made);
+    free(adapters);
+}
+
+const struct sora_lora *bench_adapters_get(const struct bench_adapters *adapters, int32_t index)
+{
+    return &adapters->made[index].lora;
+}
+
+int64_t bench_adapters_parameters(const struct bench_adapters *adapters, int32_t index)
+{
+    return adapters->made[index].parameters;
+}
