@@ -16,10 +16,10 @@
 // more rows there is enough to share without.
 #define SPLIT_PARTS_MAX 128
 
-// Work that pool tasks take, once for each kv head: some rows over all their chunks (chunk -1), or
-// one row over one chunk, whose part is kept for the merge.
+// Work that pool tasks take, once for each kv head: a row over all its chunks (chunk -1), or over
+// one chunk, whose part is kept for the merge.
 struct item {
-    int32_t row, row_count, chunk, part;
+    int32_t row, chunk, part;
 };
 
 struct attention_split {
@@ -33,7 +33,7 @@ struct attention_split {
     attention_finish_fn *finish;
     struct item *items; // [m + SPLIT_PARTS_MAX]
     int32_t item_count;
-    struct item *merges; // [m]: rows whose parts are merged: row_count parts from `part` on
+    struct item *merges; // [m]: rows whose parts, from `part` on, are merged
     int32_t merge_count;
     float *parts;   // [SPLIT_PARTS_MAX][G] parts
     float *threads; // scratch of each thread
@@ -44,14 +44,12 @@ static size_t to_lines(size_t bytes)
     return (bytes + 63) / 64 * 64;
 }
 
-// Scores, tile, running parts and a chunk's parts.
+// Scores, the running part and a chunk's.
 static size_t thread_bytes(const struct attention_shape *shape)
 {
     const size_t heads = (size_t)(shape->head_count / shape->kv_head_count);
-    const size_t scores = ATTENTION_RUN_ROWS_MAX * heads * ATTENTION_CHUNK_TOKENS;
-    const size_t tile = SORA_KV_BLOCK_TOKENS * (size_t)shape->head_dim;
-    const size_t parts = 2 * ATTENTION_RUN_ROWS_MAX * attention_part_floats(shape);
-    return to_lines((scores + tile + parts) * sizeof(float));
+    return to_lines((heads * ATTENTION_CHUNK_TOKENS + 2 * attention_part_floats(shape)) *
+                    sizeof(float));
 }
 
 static size_t item_bytes(int32_t rows_max)
@@ -88,50 +86,39 @@ static int32_t chunk_count(const struct attention_split *split, int32_t row)
     return chunk_last(split, row) - chunk_first(split, row) + 1;
 }
 
-// Lists the work: neighbours of one sequence together, long rows by chunk where that helps.
+// Lists the work: long rows by chunk where that helps.
 static void list_items(struct attention_split *split, int32_t m)
 {
     int32_t chunks = 0, parts = 0;
     for (int32_t row = 0; row < m && chunks <= SPLIT_PARTS_MAX; row++)
         chunks += chunk_count(split, row) > 1 ? chunk_count(split, row) : 0;
-    const bool by_chunk = chunks <= SPLIT_PARTS_MAX;
-    for (int32_t row = 0, next; row < m; row = next) {
-        const struct attention_row *first = &split->rows[row];
-        next = row + 1;
-        if (by_chunk && chunk_count(split, row) > 1) {
-            split->merges[split->merge_count++] =
-                (struct item){row, chunk_count(split, row), -1, parts};
-            for (int32_t c = chunk_first(split, row); c <= chunk_last(split, row); c++)
-                split->items[split->item_count++] = (struct item){row, 1, c, parts++};
+    for (int32_t row = 0; row < m; row++) {
+        if (chunks > SPLIT_PARTS_MAX || chunk_count(split, row) == 1) {
+            split->items[split->item_count++] = (struct item){row, -1, -1};
             continue;
         }
-        while (next < m && next - row < ATTENTION_RUN_ROWS_MAX &&
-               split->rows[next].blocks == first->blocks &&
-               split->rows[next].pos == first->pos + (next - row) &&
-               !(by_chunk && chunk_count(split, next) > 1))
-            next++;
-        split->items[split->item_count++] = (struct item){row, next - row, -1, -1};
+        split->merges[split->merge_count++] = (struct item){row, -1, parts};
+        for (int32_t c = chunk_first(split, row); c <= chunk_last(split, row); c++)
+            split->items[split->item_count++] = (struct item){row, c, parts++};
     }
 }
 
-// The scratch of one thread, laid out for some rows.
-static struct attention_chunk chunk_work(const struct attention_split *split,
-                                         const struct item *item, int32_t kv_head, int32_t thread)
+static struct attention_chunk chunk_work(const struct attention_split *split, int32_t row,
+                                         int32_t kv_head, int32_t thread)
 {
     const struct attention_shape *shape = split->shape;
     const size_t heads = (size_t)(shape->head_count / shape->kv_head_count);
+    const size_t head = (size_t)row * (size_t)shape->head_count + (size_t)kv_head * heads;
     float *scratch = split->threads + (size_t)thread * (thread_bytes(shape) / sizeof(float));
-    float *tile = scratch + ATTENTION_RUN_ROWS_MAX * heads * ATTENTION_CHUNK_TOKENS;
     return (struct attention_chunk){
         .shape = shape,
         .cache = split->cache,
-        .rows = split->rows + item->row,
-        .row_count = item->row_count,
+        .row = &split->rows[row],
         .kv_head = kv_head,
-        .q = split->q + (size_t)item->row * (size_t)shape->head_count * (size_t)shape->head_dim,
+        .cold = row == 0 || split->rows[row - 1].blocks != split->rows[row].blocks,
+        .q = split->q + head * (size_t)shape->head_dim,
         .scores = scratch,
-        .tile = tile,
-        .parts = tile + SORA_KV_BLOCK_TOKENS * (size_t)shape->head_dim,
+        .part = scratch + heads * ATTENTION_CHUNK_TOKENS,
     };
 }
 
@@ -149,54 +136,47 @@ static float *part_of(const struct attention_split *split, int32_t part, int32_t
                               attention_part_floats(split->shape);
 }
 
-static void run_all_chunks(const struct attention_split *split, const struct item *item,
-                           struct attention_chunk *work)
+static void run_chunk(const struct attention_split *split, struct attention_chunk *work,
+                      int32_t chunk)
 {
-    const size_t floats = attention_part_floats(split->shape);
-    const int32_t last = chunk_last(split, item->row + item->row_count - 1);
-    float *running = work->parts + ATTENTION_RUN_ROWS_MAX * floats;
-    memset(running, 0, ATTENTION_RUN_ROWS_MAX * floats * sizeof(float));
-    for (int32_t c = chunk_first(split, item->row); c <= last; c++) {
-        work->first = c * ATTENTION_CHUNK_TOKENS;
-        work->end = work->first + ATTENTION_CHUNK_TOKENS;
-        split->chunk(work);
-        for (int32_t r = 0; r < item->row_count; r++)
-            split->merge(split->shape, running + (size_t)r * floats,
-                         work->parts + (size_t)r * floats);
-    }
-    for (int32_t r = 0; r < item->row_count; r++)
-        split->finish(split->shape, running + (size_t)r * floats,
-                      out_of(split, item->row + r, work->kv_head));
+    work->first = chunk * ATTENTION_CHUNK_TOKENS;
+    work->end = work->first + ATTENTION_CHUNK_TOKENS;
+    split->chunk(work);
 }
 
 static void run_item(void *context, int32_t index, int32_t thread)
 {
     const struct attention_split *split = context;
-    const int32_t kv_head = index % split->shape->kv_head_count;
-    const struct item *item = &split->items[index / split->shape->kv_head_count];
-    struct attention_chunk work = chunk_work(split, item, kv_head, thread);
-    if (item->chunk < 0) {
-        run_all_chunks(split, item, &work);
+    const struct attention_shape *shape = split->shape;
+    const int32_t kv_head = index % shape->kv_head_count;
+    const struct item *item = &split->items[index / shape->kv_head_count];
+    struct attention_chunk work = chunk_work(split, item->row, kv_head, thread);
+    if (item->chunk >= 0) {
+        work.part = part_of(split, item->part, kv_head);
+        run_chunk(split, &work, item->chunk);
         return;
     }
-    work.first = item->chunk * ATTENTION_CHUNK_TOKENS;
-    work.end = work.first + ATTENTION_CHUNK_TOKENS;
-    work.parts = part_of(split, item->part, kv_head);
-    split->chunk(&work);
+    float *running = work.part + attention_part_floats(shape);
+    memset(running, 0, attention_part_floats(shape) * sizeof(float));
+    for (int32_t c = chunk_first(split, item->row); c <= chunk_last(split, item->row); c++) {
+        run_chunk(split, &work, c);
+        split->merge(shape, running, work.part);
+    }
+    split->finish(shape, running, out_of(split, item->row, kv_head));
 }
 
-// The same merges as run_all_chunks does.
+// The same merges as run_item does for a row of all chunks.
 static void merge_row(void *context, int32_t index, int32_t thread)
 {
     const struct attention_split *split = context;
-    const int32_t kv_head = index % split->shape->kv_head_count;
-    const struct item *item = &split->merges[index / split->shape->kv_head_count];
-    struct item one = {.row = item->row, .row_count = 1};
-    float *running = chunk_work(split, &one, kv_head, thread).parts;
-    memset(running, 0, attention_part_floats(split->shape) * sizeof(float));
-    for (int32_t i = 0; i < item->row_count; i++)
-        split->merge(split->shape, running, part_of(split, item->part + i, kv_head));
-    split->finish(split->shape, running, out_of(split, item->row, kv_head));
+    const struct attention_shape *shape = split->shape;
+    const int32_t kv_head = index % shape->kv_head_count;
+    const struct item *item = &split->merges[index / shape->kv_head_count];
+    float *running = chunk_work(split, item->row, kv_head, thread).part;
+    memset(running, 0, attention_part_floats(shape) * sizeof(float));
+    for (int32_t i = 0; i < chunk_count(split, item->row); i++)
+        split->merge(shape, running, part_of(split, item->part + i, kv_head));
+    split->finish(shape, running, out_of(split, item->row, kv_head));
 }
 
 void attention_on(enum cpu_isa isa, struct pool *pool, const struct attention_shape *shape,
@@ -239,15 +219,25 @@ void attention(struct pool *pool, const struct attention_shape *shape,
     attention_on(cpu_isa(), pool, shape, cache, rows, m, q, out, scratch);
 }
 
-static void store_head(const struct attention_cache *cache, void *cells, size_t at, size_t d,
-                       const float *from)
+#define STORE_VALUES 64 // converted at a time
+
+// [count] elements to cells `stride` apart.
+static void store_cells(const struct attention_cache *cache, void *cells, size_t at, size_t stride,
+                        const float *from, size_t count)
 {
-    if (cache->dtype == SORA_F32)
-        memcpy((float *)cells + at, from, d * sizeof(float));
-    else if (cpu_isa() == CPU_PORTABLE)
-        attention_to_f16_portable(from, d, (uint16_t *)cells + at);
-    else
-        attention_to_f16_avx2(from, d, (uint16_t *)cells + at);
+    uint16_t halves[STORE_VALUES];
+    for (size_t i = 0; i < count; i += STORE_VALUES) {
+        const size_t left = count - i < STORE_VALUES ? count - i : STORE_VALUES;
+        if (cache->dtype == SORA_F32) {
+            for (size_t j = 0; j < left; j++)
+                ((float *)cells)[at + (i + j) * stride] = from[i + j];
+            continue;
+        }
+        (cpu_isa() == CPU_PORTABLE ? attention_to_f16_portable
+                                   : attention_to_f16_avx2)(from + i, left, halves);
+        for (size_t j = 0; j < left; j++)
+            ((uint16_t *)cells)[at + (i + j) * stride] = halves[j];
+    }
 }
 
 void attention_store(const struct attention_shape *shape, const struct attention_cache *cache,
@@ -257,23 +247,37 @@ void attention_store(const struct attention_shape *shape, const struct attention
     const size_t start = (size_t)(slot / SORA_KV_BLOCK_TOKENS) * cache->block_stride;
     const size_t offset = (size_t)(slot % SORA_KV_BLOCK_TOKENS);
     for (size_t head = 0; head < (size_t)shape->kv_head_count; head++) {
-        const size_t at = start + (head * SORA_KV_BLOCK_TOKENS + offset) * d;
-        store_head(cache, cache->keys, at, d, key + head * d);
-        store_head(cache, cache->values, at, d, value + head * d);
+        const size_t at = start + head * d * SORA_KV_BLOCK_TOKENS;
+        store_cells(cache, cache->keys, at + offset, SORA_KV_BLOCK_TOKENS, key + head * d, d);
+        store_cells(cache, cache->values, at + offset * d, 1, value + head * d, d);
     }
 }
 
-// Element i of the key (or value) of one position.
-static double entry_ref(const struct attention_shape *shape, const struct attention_cache *cache,
-                        const void *cells, const struct attention_row *row, int32_t kv_head,
-                        int32_t p, int32_t i)
+static double cell_ref(const struct attention_cache *cache, const void *cells, size_t at)
 {
-    size_t block = (size_t)row->blocks[p / SORA_KV_BLOCK_TOKENS];
-    size_t place = (size_t)kv_head * SORA_KV_BLOCK_TOKENS + (size_t)(p % SORA_KV_BLOCK_TOKENS);
-    size_t at = block * cache->block_stride + place * (size_t)shape->head_dim + (size_t)i;
     if (cache->dtype == SORA_F32)
         return (double)((const float *)cells)[at];
     return (double)half_from_f16(((const uint16_t *)cells)[at]);
+}
+
+// Element i of the key of one position.
+static double key_ref(const struct attention_shape *shape, const struct attention_cache *cache,
+                      const struct attention_row *row, int32_t kv_head, int32_t p, int32_t i)
+{
+    size_t block = (size_t)row->blocks[p / SORA_KV_BLOCK_TOKENS];
+    size_t line = (size_t)kv_head * (size_t)shape->head_dim + (size_t)i;
+    return cell_ref(cache, cache->keys,
+                    block * cache->block_stride + line * SORA_KV_BLOCK_TOKENS +
+                        (size_t)(p % SORA_KV_BLOCK_TOKENS));
+}
+
+static double value_ref(const struct attention_shape *shape, const struct attention_cache *cache,
+                        const struct attention_row *row, int32_t kv_head, int32_t p, int32_t i)
+{
+    size_t block = (size_t)row->blocks[p / SORA_KV_BLOCK_TOKENS];
+    size_t line = (size_t)kv_head * SORA_KV_BLOCK_TOKENS + (size_t)(p % SORA_KV_BLOCK_TOKENS);
+    return cell_ref(cache, cache->values,
+                    block * cache->block_stride + line * (size_t)shape->head_dim + (size_t)i);
 }
 
 static void head_ref(const struct attention_shape *shape, const struct attention_cache *cache,
@@ -287,7 +291,7 @@ static void head_ref(const struct attention_shape *shape, const struct attention
     for (int32_t p = start; p <= row->pos; p++) {
         double score = 0;
         for (int32_t i = 0; i < shape->head_dim; i++)
-            score += (double)q[i] * entry_ref(shape, cache, cache->keys, row, kv_head, p, i);
+            score += (double)q[i] * key_ref(shape, cache, row, kv_head, p, i);
         scores[p - start] = (float)(score * (double)shape->scale);
         max = fmaxf(max, scores[p - start]);
     }
@@ -298,8 +302,7 @@ static void head_ref(const struct attention_shape *shape, const struct attention
     for (int32_t i = 0; i < shape->head_dim; i++) {
         double weighted = 0;
         for (int32_t p = start; p <= row->pos; p++)
-            weighted += (double)scores[p - start] *
-                        entry_ref(shape, cache, cache->values, row, kv_head, p, i);
+            weighted += (double)scores[p - start] * value_ref(shape, cache, row, kv_head, p, i);
         out[i] = (float)(weighted / sum);
     }
 }

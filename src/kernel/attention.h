@@ -25,7 +25,8 @@ struct attention_shape {
     float scale;
 };
 
-// One layer's cache: block b at element b * block_stride holds [G][T][D]; values alike.
+// One layer's cache: block b at element b * block_stride holds keys [G][D][T], so that a vector is
+// one element of many keys, and values [G][T][D].
 struct attention_cache {
     enum sora_dtype dtype; // SORA_F32 or SORA_F16
     void *keys, *values;
@@ -44,8 +45,7 @@ void attention_store(const struct attention_shape *shape, const struct attention
 // Bytes of scratch for up to rows_max rows and this many threads; 64-byte aligned.
 size_t attention_scratch_bytes(const struct attention_shape *shape, int32_t rows_max,
                                int32_t threads);
-// q [m, H*D], out [m, H*D]; must not overlap. Rows of one sequence that stand together, in order,
-// are computed together.
+// q [m, H*D], out [m, H*D]; must not overlap.
 void attention(struct pool *pool, const struct attention_shape *shape,
                const struct attention_cache *cache, const struct attention_row *rows, int32_t m,
                const float *q, float *out, void *scratch);

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The bodies of attention's kernels, compiled once per instruction set by attention.c and
-// attention_avx2.c, which define ATTENTION_SUFFIX. Two passes over a chunk of the cache, block by
-// block, all rows and query heads of a kv head on each block while it is near: scores, then the
-// weighted values.
-// Orders: a score is one vector of 8 lanes over D (lane l takes d = l, l + 8, ...), summed as
-// vec_sum does; the softmax's sum has the row's i-th position of the chunk in lane i mod 8; an
-// output is one chain of fused multiply-adds over the chunk's positions.
+// attention_avx2.c, which define ATTENTION_SUFFIX. Two passes over a chunk of the cache: scores of
+// whole blocks, for all query heads of a kv head at once, then the weighted values.
+// Orders: a score is one chain of fused multiply-adds over D; the softmax's sum has position p in
+// lane p mod 8; an output is one chain over the chunk's positions.
 #ifndef KERNEL_ATTENTION_BODY_H
 #define KERNEL_ATTENTION_BODY_H
 
@@ -15,40 +13,124 @@
 #define ATTENTION_PASTE_AGAIN(name, suffix) name##_##suffix
 #define ATTENTION_PASTE(name, suffix) ATTENTION_PASTE_AGAIN(name, suffix)
 
-// Up to 8 scores: q [d] with `count` keys [count][d].
-LANES_FN void score_eight(const float *q, const float *keys, int32_t d, int32_t count, float scale,
-                          float *scores)
+#define BLOCK_VECS (SORA_KV_BLOCK_TOKENS / VEC_LANES)
+
+LANES_FN vec load_cell(enum sora_dtype dtype, const void *cells, size_t index)
 {
-    const float *key[8];
-    vec acc[8];
-    LANES_UNROLL(8)
-    for (int i = 0; i < 8; i++) {
-        key[i] = keys + (size_t)(i < count ? i : count - 1) * (size_t)d;
-        acc[i] = vec_zero();
-    }
-    int32_t k = 0;
-    for (; k + VEC_LANES <= d; k += VEC_LANES) {
-        vec each = vec_load(q + k);
-        LANES_UNROLL(8)
-        for (int i = 0; i < 8; i++)
-            acc[i] = vec_fma(each, vec_load(key[i] + k), acc[i]);
-    }
-    if (k < d) {
-        vec each = vec_load_part(q + k, d - k);
-        for (int i = 0; i < 8; i++)
-            acc[i] = vec_fma(each, vec_load_part(key[i] + k, d - k), acc[i]);
-    }
-    vec_store_part(scores, vec_mul(vec_sum_each(acc), vec_set1(scale)), count);
+    return dtype == SORA_F32 ? vec_load((const float *)cells + index)
+                             : vec_load_f16((const uint16_t *)cells + index);
 }
 
-// scores [count] become e^(score - max); room up to the next multiple of 8 is overwritten.
-LANES_FN void exponentials(float *scores, int32_t count, float *max_out, float *sum_out)
+// Asks for one kv head's part of a block.
+LANES_FN void prefetch_block(const struct attention_chunk *work, const void *cells, int32_t block)
 {
-    const int32_t padded = (count + VEC_LANES - 1) / VEC_LANES * VEC_LANES;
-    for (int32_t i = count; i < padded; i++)
+    const size_t width = work->cache->dtype == SORA_F32 ? sizeof(float) : sizeof(uint16_t);
+    const size_t each = (size_t)SORA_KV_BLOCK_TOKENS * (size_t)work->shape->head_dim;
+    const uint8_t *from =
+        (const uint8_t *)cells +
+        ((size_t)block * work->cache->block_stride + (size_t)work->kv_head * each) * width;
+    for (size_t line = 0; line < each * width; line += 64)
+        __builtin_prefetch(from + line, 0, 3);
+}
+
+// Scores of `count` whole blocks for `heads` heads: q [heads][D], keys [D][T] of each block.
+// Block i's scores of head h go to scores + h * ATTENTION_CHUNK_TOKENS + i * T.
+LANES_FN void score_blocks(enum sora_dtype dtype, int heads, int count,
+                           const struct attention_chunk *work, const int32_t *blocks,
+                           const float *q, float *scores)
+{
+    const size_t d = (size_t)work->shape->head_dim;
+    size_t at[4];
+    vec acc[16];
+    for (int i = 0; i < count; i++)
+        at[i] = (size_t)blocks[i] * work->cache->block_stride +
+                (size_t)work->kv_head * SORA_KV_BLOCK_TOKENS * d;
+    LANES_UNROLL(16)
+    for (int i = 0; i < heads * count * BLOCK_VECS; i++)
+        acc[i] = vec_zero();
+    for (size_t k = 0; k < d; k++) {
+        vec each[3]; // 12 sums, 3 queries and a key are all the registers
+        LANES_UNROLL(4)
+        for (int h = 0; h < heads; h++)
+            each[h] = vec_set1(q[(size_t)h * d + k]);
+        LANES_UNROLL(8)
+        for (int i = 0; i < count * BLOCK_VECS; i++) {
+            vec key = load_cell(dtype, work->cache->keys,
+                                at[i / BLOCK_VECS] + k * SORA_KV_BLOCK_TOKENS +
+                                    (size_t)(i % BLOCK_VECS * VEC_LANES));
+            LANES_UNROLL(4)
+            for (int h = 0; h < heads; h++)
+                acc[h * count * BLOCK_VECS + i] =
+                    vec_fma(each[h], key, acc[h * count * BLOCK_VECS + i]);
+        }
+    }
+    const vec scale = vec_set1(work->shape->scale);
+    LANES_UNROLL(16)
+    for (int i = 0; i < heads * count * BLOCK_VECS; i++)
+        vec_store(scores + (size_t)(i / (count * BLOCK_VECS)) * ATTENTION_CHUNK_TOKENS +
+                      i % (count * BLOCK_VECS) * VEC_LANES,
+                  vec_mul(acc[i], scale));
+}
+
+// All blocks of the chunk that hold positions of the row, `count` at a time.
+LANES_FN void score_heads(enum sora_dtype dtype, int heads, int count,
+                          const struct attention_chunk *work, int32_t first, int32_t end,
+                          const float *q, float *scores)
+{
+    int32_t number = first / SORA_KV_BLOCK_TOKENS;
+    const int32_t last = (end - 1) / SORA_KV_BLOCK_TOKENS;
+    const int32_t *blocks = work->row->blocks;
+    const int32_t base = work->first / SORA_KV_BLOCK_TOKENS;
+    while (number <= last) {
+        const int taken = last - number + 1 >= count ? count : 1;
+        for (int32_t i = 0; i < taken && work->cold; i++) {
+            prefetch_block(work, work->cache->values, blocks[number + i]);
+            if (number + taken + i <= last)
+                prefetch_block(work, work->cache->keys, blocks[number + taken + i]);
+        }
+        float *to = scores + (number - base) * SORA_KV_BLOCK_TOKENS;
+        if (taken == count)
+            score_blocks(dtype, heads, count, work, blocks + number, q, to);
+        else
+            score_blocks(dtype, heads, 1, work, blocks + number, q, to);
+        number += taken;
+    }
+}
+
+// As many blocks at a time as the registers hold sums for.
+LANES_FN void score_row(enum sora_dtype dtype, const struct attention_chunk *work, int32_t first,
+                        int32_t end)
+{
+    const int32_t heads = work->shape->head_count / work->shape->kv_head_count;
+    for (int32_t h = 0; h < heads;) {
+        const float *q = work->q + (size_t)h * (size_t)work->shape->head_dim;
+        float *scores = work->scores + (size_t)h * ATTENTION_CHUNK_TOKENS;
+        if (heads - h >= 3) {
+            score_heads(dtype, 3, 2, work, first, end, q, scores);
+            h += 3;
+        } else if (heads - h == 2) {
+            score_heads(dtype, 2, 2, work, first, end, q, scores);
+            h += 2;
+        } else {
+            score_heads(dtype, 1, 4, work, first, end, q, scores);
+            h++;
+        }
+    }
+}
+
+// The scores of positions [first, end) of a chunk become e^(score - max), those beside them in
+// their vectors 0. scores is that of the chunk's first position.
+LANES_FN void exponentials(float *scores, int32_t first, int32_t end, float *max_out,
+                           float *sum_out)
+{
+    const int32_t low = first / VEC_LANES * VEC_LANES;
+    const int32_t high = (end + VEC_LANES - 1) / VEC_LANES * VEC_LANES;
+    for (int32_t i = low; i < first; i++)
         scores[i] = -INFINITY; // whose e^x is 0
+    for (int32_t i = end; i < high; i++)
+        scores[i] = -INFINITY;
     vec max = vec_set1(-INFINITY);
-    for (int32_t i = 0; i < padded; i += VEC_LANES)
+    for (int32_t i = low; i < high; i += VEC_LANES)
         max = vec_max(max, vec_load(scores + i));
     float lanes[VEC_LANES];
     vec_store(lanes, max);
@@ -56,7 +138,7 @@ LANES_FN void exponentials(float *scores, int32_t count, float *max_out, float *
         lanes[0] = lanes[i] > lanes[0] ? lanes[i] : lanes[0];
     max = vec_set1(lanes[0]);
     vec sum = vec_zero();
-    for (int32_t i = 0; i < padded; i += VEC_LANES) {
+    for (int32_t i = low; i < high; i += VEC_LANES) {
         vec e = vec_exp(vec_sub(vec_load(scores + i), max));
         vec_store(scores + i, e);
         sum = vec_add(sum, e);
@@ -65,106 +147,75 @@ LANES_FN void exponentials(float *scores, int32_t count, float *max_out, float *
     *sum_out = vec_sum(sum);
 }
 
-// out[0 .. 8 vecs) += weights [count] x values [count][d]; the last vector may be ragged.
-LANES_FN void weigh_tile(int vecs, const float *weights, const float *values, size_t d,
-                         int32_t count, int32_t left, float *out)
+// out [heads][D], from element k on, `vecs` vectors wide (the last may be ragged), grows by the
+// weighted values of positions [first, end) of one block. weights: of the block's first position.
+LANES_FN void weigh_tile(enum sora_dtype dtype, int heads, int vecs, size_t d, size_t k,
+                         const void *values, size_t at, const float *weights, int32_t first,
+                         int32_t end, float *out)
 {
-    vec acc[8];
-    LANES_UNROLL(8)
-    for (int v = 0; v < vecs; v++)
-        acc[v] = vec_load_part(out + v * VEC_LANES, left - v * VEC_LANES);
-    for (int32_t i = 0; i < count; i++) {
-        const float *value = values + (size_t)i * d;
-        vec weight = vec_set1(weights[i]);
-        LANES_UNROLL(8)
-        for (int v = 0; v < vecs; v++)
-            acc[v] =
-                vec_fma(weight, vec_load_part(value + v * VEC_LANES, left - v * VEC_LANES), acc[v]);
+    const int32_t left = (int32_t)(d - k);
+    vec acc[16];
+    LANES_UNROLL(16)
+    for (int i = 0; i < heads * vecs; i++)
+        acc[i] = vec_load_part(out + (size_t)(i / vecs) * d + k + (size_t)(i % vecs * VEC_LANES),
+                               left - i % vecs * VEC_LANES);
+    for (int32_t p = first; p < end; p++) {
+        const size_t cell = at + (size_t)p * d + k;
+        vec weight[3];
+        LANES_UNROLL(4)
+        for (int h = 0; h < heads; h++)
+            weight[h] = vec_set1(weights[(size_t)h * ATTENTION_CHUNK_TOKENS + (size_t)p]);
+        LANES_UNROLL(4)
+        for (int v = 0; v < vecs; v++) {
+            vec value = vecs > 1 ? load_cell(dtype, values, cell + (size_t)(v * VEC_LANES))
+                                 : vec_load_part_as(dtype, values, cell, left);
+            LANES_UNROLL(4)
+            for (int h = 0; h < heads; h++)
+                acc[h * vecs + v] = vec_fma(weight[h], value, acc[h * vecs + v]);
+        }
     }
-    LANES_UNROLL(8)
-    for (int v = 0; v < vecs; v++)
-        vec_store_part(out + v * VEC_LANES, acc[v], left - v * VEC_LANES);
+    LANES_UNROLL(16)
+    for (int i = 0; i < heads * vecs; i++)
+        vec_store_part(out + (size_t)(i / vecs) * d + k + (size_t)(i % vecs * VEC_LANES), acc[i],
+                       left - i % vecs * VEC_LANES);
 }
 
-LANES_FN void weigh_values(const float *weights, const float *values, int32_t d, int32_t count,
-                           float *out)
-{
-    int32_t k = 0;
-    for (; k + 8 * VEC_LANES <= d; k += 8 * VEC_LANES)
-        weigh_tile(8, weights, values + k, (size_t)d, count, 8 * VEC_LANES, out + k);
-    for (; k + 4 * VEC_LANES <= d; k += 4 * VEC_LANES)
-        weigh_tile(4, weights, values + k, (size_t)d, count, 4 * VEC_LANES, out + k);
-    for (; k < d; k += VEC_LANES)
-        weigh_tile(1, weights, values + k, (size_t)d, count, d - k, out + k);
-}
-
-// Tokens [first, end) of one kv head's part of a block as f32, at tile + first * D; asks for the
-// next block's, which no hardware can foresee.
-LANES_FN const float *block_tile(const struct attention_chunk *work, const void *cells,
-                                 int32_t block, int32_t next_block, int32_t first, int32_t end)
+LANES_FN void weigh_heads(enum sora_dtype dtype, int heads, const struct attention_chunk *work,
+                          int32_t first, int32_t end, const float *weights, float *out)
 {
     const size_t d = (size_t)work->shape->head_dim;
-    const size_t offset = (size_t)work->kv_head * SORA_KV_BLOCK_TOKENS * d;
-    const size_t at = (size_t)block * work->cache->block_stride + offset;
-    const size_t next = (size_t)next_block * work->cache->block_stride + offset;
-    const size_t width = work->cache->dtype == SORA_F32 ? sizeof(float) : sizeof(uint16_t);
-    const uint8_t *ahead = (const uint8_t *)cells + next * width;
-    for (size_t line = 0; line < SORA_KV_BLOCK_TOKENS * d * width; line += 64)
-        __builtin_prefetch(ahead + line, 0, 3);
-    if (work->cache->dtype == SORA_F32)
-        return (const float *)cells + at;
-    const uint16_t *from = (const uint16_t *)cells + at;
-    for (size_t i = (size_t)first * d; i < (size_t)end * d; i += VEC_LANES) {
-        size_t left = (size_t)end * d - i;
-        vec_store_part(work->tile + i,
-                       vec_load_part_as(SORA_F16, from, i, left < VEC_LANES ? (int32_t)left : 8),
-                       left < VEC_LANES ? (int32_t)left : VEC_LANES);
-    }
-    return work->tile;
-}
-
-struct reach {
-    int32_t first, end; // positions of a row in the chunk
-};
-
-// One pass over the chunk's blocks: scores (of keys) or weighted sums (of values).
-LANES_FN void pass_blocks(const struct attention_chunk *work, const struct reach *reach,
-                          const void *cells, bool values)
-{
-    const struct attention_shape *shape = work->shape;
-    const int32_t d = shape->head_dim, heads = shape->head_count / shape->kv_head_count;
-    const size_t row_width = (size_t)shape->head_count * (size_t)d;
-    int32_t first = reach[0].first, end = reach[0].end;
-    for (int32_t r = 1; r < work->row_count; r++) {
-        first = reach[r].first < first ? reach[r].first : first;
-        end = reach[r].end > end ? reach[r].end : end;
-    }
     for (int32_t p = first, next; p < end; p = next) {
         const int32_t number = p / SORA_KV_BLOCK_TOKENS, start = number * SORA_KV_BLOCK_TOKENS;
         next = start + SORA_KV_BLOCK_TOKENS < end ? start + SORA_KV_BLOCK_TOKENS : end;
-        const int32_t *blocks = work->rows[0].blocks;
-        const float *tile =
-            block_tile(work, cells, blocks[number], blocks[next < end ? number + 1 : number],
-                       p - start, next - start);
-        for (int32_t r = 0; r < work->row_count; r++) {
-            const int32_t low = reach[r].first > p ? reach[r].first : p;
-            const int32_t high = reach[r].end < next ? reach[r].end : next;
-            const float *entries = tile + (size_t)(low - start) * (size_t)d;
-            const float *q =
-                work->q + (size_t)r * row_width + (size_t)(work->kv_head * heads) * (size_t)d;
-            float *part = work->parts + (size_t)r * attention_part_floats(shape);
-            for (int32_t h = 0; h < heads && low < high; h++) {
-                float *scores = work->scores + (size_t)(r * heads + h) * ATTENTION_CHUNK_TOKENS +
-                                (low - reach[r].first);
-                if (values) {
-                    weigh_values(scores, entries, d, high - low,
-                                 part + 2 * heads + (size_t)h * (size_t)d);
-                    continue;
-                }
-                for (int32_t i = 0; i < high - low; i += 8)
-                    score_eight(q + (size_t)h * (size_t)d, entries + (size_t)i * (size_t)d, d,
-                                high - low - i < 8 ? high - low - i : 8, shape->scale, scores + i);
-            }
+        const size_t at = (size_t)work->row->blocks[number] * work->cache->block_stride +
+                          (size_t)work->kv_head * SORA_KV_BLOCK_TOKENS * d;
+        const float *of_block = weights + (start - work->first);
+        size_t k = 0;
+        for (; k + 4 * VEC_LANES <= d; k += 4 * VEC_LANES)
+            weigh_tile(dtype, heads, 4, d, k, work->cache->values, at, of_block, p - start,
+                       next - start, out);
+        for (; k < d; k += VEC_LANES)
+            weigh_tile(dtype, heads, 1, d, k, work->cache->values, at, of_block, p - start,
+                       next - start, out);
+    }
+}
+
+LANES_FN void weigh_row(enum sora_dtype dtype, const struct attention_chunk *work, int32_t first,
+                        int32_t end, float *out)
+{
+    const int32_t heads = work->shape->head_count / work->shape->kv_head_count;
+    for (int32_t h = 0; h < heads;) {
+        const float *weights = work->scores + (size_t)h * ATTENTION_CHUNK_TOKENS;
+        float *to = out + (size_t)h * (size_t)work->shape->head_dim;
+        if (heads - h >= 3) {
+            weigh_heads(dtype, 3, work, first, end, weights, to);
+            h += 3;
+        } else if (heads - h == 2) {
+            weigh_heads(dtype, 2, work, first, end, weights, to);
+            h += 2;
+        } else {
+            weigh_heads(dtype, 1, work, first, end, weights, to);
+            h++;
         }
     }
 }
@@ -173,21 +224,22 @@ void ATTENTION_PASTE(attention_chunk, ATTENTION_SUFFIX)(const struct attention_c
 {
     const struct attention_shape *shape = work->shape;
     const int32_t heads = shape->head_count / shape->kv_head_count;
-    struct reach reach[ATTENTION_RUN_ROWS_MAX] = {{0, 0}};
-    for (int32_t r = 0; r < work->row_count; r++) {
-        int32_t start = attention_start(shape, work->rows[r].pos), end = work->rows[r].pos + 1;
-        reach[r].first = start > work->first ? start : work->first;
-        reach[r].end = end < work->end ? end : work->end;
-    }
-    pass_blocks(work, reach, work->cache->keys, false);
-    for (int32_t r = 0; r < work->row_count; r++) {
-        float *part = work->parts + (size_t)r * attention_part_floats(shape);
-        memset(part, 0, attention_part_floats(shape) * sizeof(float));
-        for (int32_t h = 0; h < heads && reach[r].first < reach[r].end; h++)
-            exponentials(work->scores + (size_t)(r * heads + h) * ATTENTION_CHUNK_TOKENS,
-                         reach[r].end - reach[r].first, &part[h], &part[heads + h]);
-    }
-    pass_blocks(work, reach, work->cache->values, true);
+    int32_t first = attention_start(shape, work->row->pos), end = work->row->pos + 1;
+    first = first > work->first ? first : work->first;
+    end = end < work->end ? end : work->end;
+    const bool f16 = work->cache->dtype == SORA_F16;
+    memset(work->part, 0, attention_part_floats(shape) * sizeof(float));
+    if (f16)
+        score_row(SORA_F16, work, first, end);
+    else
+        score_row(SORA_F32, work, first, end);
+    for (int32_t h = 0; h < heads; h++)
+        exponentials(work->scores + (size_t)h * ATTENTION_CHUNK_TOKENS, first - work->first,
+                     end - work->first, &work->part[h], &work->part[heads + h]);
+    if (f16)
+        weigh_row(SORA_F16, work, first, end, work->part + 2 * heads);
+    else
+        weigh_row(SORA_F32, work, first, end, work->part + 2 * heads);
 }
 
 LANES_FN float exp_one(float x)
@@ -197,14 +249,12 @@ LANES_FN float exp_one(float x)
     return lanes[0];
 }
 
-// A part without positions has the sum 0.
+// The first merge is into zeros.
 void ATTENTION_PASTE(attention_merge, ATTENTION_SUFFIX)(const struct attention_shape *shape,
                                                         float *into, const float *part)
 {
     const int32_t d = shape->head_dim, heads = shape->head_count / shape->kv_head_count;
     for (int32_t h = 0; h < heads; h++) {
-        if (part[heads + h] == 0)
-            continue;
         const float max = into[heads + h] == 0 || part[h] > into[h] ? part[h] : into[h];
         const float kept = into[heads + h] == 0 ? 0 : exp_one(into[h] - max);
         const float added = exp_one(part[h] - max);

@@ -5,6 +5,8 @@
 #ifndef KERNEL_DISPATCH_H
 #define KERNEL_DISPATCH_H
 
+#include <stdbool.h>
+
 #include "base/cpu.h"
 #include "kernel/activation.h"
 #include "kernel/attention.h"
@@ -94,9 +96,6 @@ static inline int32_t attention_start(const struct attention_shape *shape, int32
     return shape->window > 0 && pos >= shape->window ? pos - shape->window + 1 : 0;
 }
 
-// Rows that are computed together at most.
-#define ATTENTION_RUN_ROWS_MAX 4
-
 // What a row's heads of one kv head make of some positions: max [H/G], sum [H/G] of
 // e^(score - max), and values [H/G][D] weighted by them.
 static inline size_t attention_part_floats(const struct attention_shape *shape)
@@ -104,16 +103,16 @@ static inline size_t attention_part_floats(const struct attention_shape *shape)
     return (size_t)(shape->head_count / shape->kv_head_count) * ((size_t)shape->head_dim + 2);
 }
 
-// Positions [first, end), within one chunk, for rows of one sequence and one kv head. q is that of
-// the first row, rows are H*D apart. scores [row_count][H/G][ATTENTION_CHUNK_TOKENS] and
-// tile [T][D] are scratch; parts [row_count] are written.
+// The chunk of positions [first, end), of which the row sees some, for one row and kv head. q: of
+// the kv head's first query head. scores [H/G][ATTENTION_CHUNK_TOKENS] is scratch; part is written.
 struct attention_chunk {
     const struct attention_shape *shape;
     const struct attention_cache *cache;
-    const struct attention_row *rows;
-    int32_t row_count, kv_head, first, end;
+    const struct attention_row *row;
+    int32_t kv_head, first, end;
+    bool cold; // its keys and values have not just been read: ask for them in time
     const float *q;
-    float *scores, *tile, *parts;
+    float *scores, *part;
 };
 typedef void attention_chunk_fn(const struct attention_chunk *work);
 typedef void attention_merge_fn(const struct attention_shape *shape, float *into,

@@ -26,7 +26,7 @@ static const struct attention_shape shapes[] = {
     {6, 2, 80, 16, 0.11f}, {2, 2, 96, 0, 0.1f},  {2, 1, 128, 40, 0.1f}, {3, 1, 2, 1, 0.7f},
 };
 #define SHAPE_COUNT (sizeof shapes / sizeof shapes[0])
-// Runs of one sequence, within a chunk and over its end, and single rows.
+// Neighbours of one sequence, within a chunk and over its end, and single rows.
 static const struct {
     int32_t seq, pos;
 } places[ROW_COUNT] = {{0, 0},   {0, 1},  {0, 2},   {0, 3},   {0, 4},   {1, 7},   {1, 8},
@@ -188,11 +188,14 @@ static void positions_out_of_reach_do_not_matter(void **state)
         if (p > pos - 20 && p <= pos)
             continue;
         for (int32_t g = 0; g < 2; g++) {
-            size_t cell =
-                (size_t)f.rows[LONE_ROW].blocks[p / SORA_KV_BLOCK_TOKENS] * f.cache.block_stride +
-                (size_t)((g * SORA_KV_BLOCK_TOKENS + p % SORA_KV_BLOCK_TOKENS) * 16);
-            for (size_t i = 0; i < 16; i++)
-                ((float *)f.cache.keys)[cell + i] = ((float *)f.cache.values)[cell + i] = NAN;
+            size_t block =
+                (size_t)f.rows[LONE_ROW].blocks[p / SORA_KV_BLOCK_TOKENS] * f.cache.block_stride;
+            size_t t = (size_t)(p % SORA_KV_BLOCK_TOKENS);
+            for (size_t i = 0; i < 16; i++) {
+                size_t head = (size_t)g * SORA_KV_BLOCK_TOKENS * 16;
+                ((float *)f.cache.keys)[block + head + i * SORA_KV_BLOCK_TOKENS + t] = NAN;
+                ((float *)f.cache.values)[block + head + t * 16 + i] = NAN;
+            }
         }
     }
     run(&f, cpu_isa(), NULL, LONE_ROW, 1);
