@@ -422,7 +422,7 @@ sora_status bench_run(const sora_model *model, const struct bench_plan *plan,
     if (status != SORA_OK)
         goto done;
     result->compute = sora_compute_name(sora_engine_compute(bench.engine));
-    bench.tokens = malloc((size_t)bench.token_count * sizeof *bench.tokens);
+    bench.tokens = calloc((size_t)bench.token_count, sizeof *bench.tokens);
     if (bench.tokens == NULL) {
         status = sora_fail(err, SORA_NO_MEMORY, "no memory for %d tokens", (int)bench.token_count);
         goto done;

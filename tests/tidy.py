@@ -33,7 +33,10 @@ INCLUDES = {
     "include/sora": {"sora/"},
     "src/base": {"base/"} | COMMON,
     "src/kernel": {"kernel/", "base/", "sora/lora.h"} | COMMON,
-    "src/model": {"model/", "kernel/", "base/", "sora/engine.h", "sora/lora.h"} | COMMON,
+    "src/model": {
+        "model/", "kernel/", "base/",
+        "sora/engine.h", "sora/lora.h", "sora/machine.h",
+    } | COMMON,
     "src/text": {"text/", "base/", "model/gguf.h", "sora/text.h"} | COMMON,
     "src/sample": {"sample/", "base/", "sora/sampler.h"} | COMMON,
     "src/train": {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What this machine can do, found once. SORA_ISA=portable|avx2|avx512|vnni in the environment caps it,
-// for tests and for comparing.
+// What this machine can do, found once. SORA_ISA=portable|avx2|avx512|vnni in the environment caps
+// it, for tests and for comparing.
 #ifndef BASE_CPU_H
 #define BASE_CPU_H
 

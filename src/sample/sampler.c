@@ -10,23 +10,29 @@
 #include "base/assert.h"
 #include "base/rng.h"
 #include "sample/sample_math.h"
+#include "sample/sample_passes.h"
 #include "sample/sample_select.h"
 
 #define TEMPERATURE_MAX 100
 #define REPETITION_MAX 10
-#define BIAS_MAX 100    // OpenAI's range
-#define BLOCK_TOKENS 32 // of the pre-selection for top_k
+#define BIAS_MAX 100 // OpenAI's range
 
 struct sora_sampler {
     struct sora_sampling sampling; // logit_bias points to `bias`
     struct sora_logit_bias *bias;
     int32_t vocab_size;
     struct rng rng;
-    float *work;     // [vocab_size] logits after penalties, then weights
-    float *maxima;   // [blocks] largest logit of each block, for top_k; or NULL
-    uint64_t *keys;  // [vocab_size] candidates, when something truncates; or NULL
-    int32_t *counts; // [vocab_size] how often generated, when there are penalties; or NULL
-    uint8_t *seen;   // [vocab_size] in the prompt or generated, with repetition_penalty; or NULL
+    float *work;    // [vocab_size] logits after penalties, then weights
+    float *maxima;  // [blocks] largest logit of each block
+    float *ordered; // [blocks] the same, put in order for top_k; or NULL
+    uint64_t *keys; // [vocab_size] candidates, when something truncates; or NULL
+    // With penalties, else NULL: what is known of each token, and the tokens of which something is.
+    struct history {
+        int32_t count; // how often generated
+        bool seen;     // in the prompt or generated
+    } * history;       // [vocab_size]
+    int32_t *known;    // [vocab_size]
+    int32_t known_count;
 };
 
 struct sora_sampling sora_sampling_defaults(void)
@@ -89,11 +95,6 @@ static sora_status check(const struct sora_sampling *s, int32_t vocab_size, stru
     return check_bias(s, vocab_size, err);
 }
 
-static int32_t block_count(int32_t vocab_size)
-{
-    return (vocab_size + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
-}
-
 // top_k as a number of tokens that it leaves; vocab_size when it is off.
 static int32_t top_k_of(const struct sora_sampler *sampler)
 {
@@ -104,20 +105,22 @@ static int32_t top_k_of(const struct sora_sampler *sampler)
 static bool allocate(struct sora_sampler *sampler)
 {
     const struct sora_sampling *s = &sampler->sampling;
-    size_t size = (size_t)sampler->vocab_size;
+    const size_t size = (size_t)sampler->vocab_size;
+    const size_t blocks = (size_t)sample_block_count(sampler->vocab_size);
     bool truncates = s->temperature > 0 &&
                      (s->top_p < 1 || s->min_p > 0 || top_k_of(sampler) < sampler->vocab_size);
-    bool counts = s->presence_penalty != 0 || s->frequency_penalty != 0;
-    bool sees = s->repetition_penalty != 1;
+    bool penalizes =
+        s->presence_penalty != 0 || s->frequency_penalty != 0 || s->repetition_penalty != 1;
     sampler->work = calloc(size, sizeof *sampler->work);
+    sampler->maxima = calloc(blocks, sizeof *sampler->maxima);
     if (truncates) {
         sampler->keys = calloc(size, sizeof *sampler->keys);
-        sampler->maxima = calloc((size_t)block_count(sampler->vocab_size), sizeof *sampler->maxima);
+        sampler->ordered = calloc(blocks, sizeof *sampler->ordered);
     }
-    if (counts)
-        sampler->counts = calloc(size, sizeof *sampler->counts);
-    if (sees)
-        sampler->seen = calloc(size, sizeof *sampler->seen);
+    if (penalizes) {
+        sampler->history = calloc(size, sizeof *sampler->history);
+        sampler->known = calloc(size, sizeof *sampler->known);
+    }
     size_t bias_bytes = (size_t)s->logit_bias_count * sizeof *sampler->bias;
     if (bias_bytes > 0) {
         sampler->bias = malloc(bias_bytes);
@@ -125,9 +128,9 @@ static bool allocate(struct sora_sampler *sampler)
             memcpy(sampler->bias, s->logit_bias, bias_bytes);
     }
     sampler->sampling.logit_bias = sampler->bias;
-    return sampler->work != NULL &&
-           (!truncates || (sampler->keys != NULL && sampler->maxima != NULL)) &&
-           (!counts || sampler->counts != NULL) && (!sees || sampler->seen != NULL) &&
+    return sampler->work != NULL && sampler->maxima != NULL &&
+           (!truncates || (sampler->keys != NULL && sampler->ordered != NULL)) &&
+           (!penalizes || (sampler->history != NULL && sampler->known != NULL)) &&
            (bias_bytes == 0 || sampler->bias != NULL);
 }
 
@@ -159,97 +162,110 @@ void sora_sampler_destroy(sora_sampler *sampler)
     free(sampler->work);
     free(sampler->maxima);
     free(sampler->keys);
-    free(sampler->counts);
-    free(sampler->seen);
+    free(sampler->ordered);
+    free(sampler->history);
+    free(sampler->known);
     free(sampler->bias);
     free(sampler);
 }
 
+// The token's history, listed among the known ones from now on.
+static struct history *know(struct sora_sampler *sampler, int32_t token)
+{
+    struct history *history = &sampler->history[token];
+    if (!history->seen)
+        sampler->known[sampler->known_count++] = token;
+    history->seen = true;
+    return history;
+}
+
 void sora_sampler_see_prompt(sora_sampler *sampler, const int32_t *tokens, int32_t token_count)
 {
-    if (sampler->seen == NULL)
+    if (sampler->sampling.repetition_penalty == 1)
         return;
     for (int32_t i = 0; i < token_count; i++) {
         if (tokens[i] >= 0 && tokens[i] < sampler->vocab_size)
-            sampler->seen[tokens[i]] = 1;
+            know(sampler, tokens[i]);
     }
 }
 
-static void penalize(struct sora_sampler *sampler)
+// repetition_penalty of what was seen, then the others of what was generated.
+static float penalized(const struct sora_sampling *s, const struct history *history, float logit)
 {
-    const struct sora_sampling *s = &sampler->sampling;
+    if (s->repetition_penalty != 1)
+        logit = logit > 0 ? logit / s->repetition_penalty : logit * s->repetition_penalty;
+    if (history->count > 0 && (s->frequency_penalty != 0 || s->presence_penalty != 0))
+        logit -= s->frequency_penalty * (float)history->count + s->presence_penalty;
+    return sample_tame(logit); // it may have overflowed
+}
+
+// The first token of the largest logit, by the blocks' maxima; -1 when none is above -inf.
+static int32_t argmax(const struct sora_sampler *sampler, float best)
+{
+    int32_t block = 0;
+    if (!(best > -INFINITY))
+        return -1;
+    while (sampler->maxima[block] != best)
+        block++;
+    int32_t token = block * SAMPLE_BLOCK_TOKENS;
+    while (sampler->work[token] != best)
+        token++;
+    return token;
+}
+
+// Logits with bias, penalties and bans into work, and their maxima. Returns the largest.
+static float prepare(struct sora_sampler *sampler, const float *logits, const int32_t *banned,
+                     int32_t banned_count)
+{
+    const struct sample_passes *passes = sample_passes();
     float *work = sampler->work;
-    if (sampler->seen != NULL) {
-        for (int32_t i = 0; i < sampler->vocab_size; i++) {
-            if (sampler->seen[i])
-                work[i] =
-                    work[i] > 0 ? work[i] / s->repetition_penalty : work[i] * s->repetition_penalty;
-        }
-    }
-    if (sampler->counts != NULL) {
-        for (int32_t i = 0; i < sampler->vocab_size; i++) {
-            if (sampler->counts[i] > 0)
-                work[i] -= s->frequency_penalty * (float)sampler->counts[i] + s->presence_penalty;
-        }
-    }
-}
-
-// The first largest of values; -1 when none is above -inf.
-static int32_t argmax(const float *values, int32_t count)
-{
-    float best = sample_largest(values, count);
-    for (int32_t i = 0; best > -INFINITY && i < count; i++) {
-        if (values[i] == best)
-            return i;
-    }
-    return -1;
-}
-
-// Logits with bias, penalties and bans into work.
-static void prepare(struct sora_sampler *sampler, const float *logits, const int32_t *banned,
-                    int32_t banned_count)
-{
-    float *work = sampler->work;
-    for (int32_t i = 0; i < sampler->vocab_size; i++)
-        work[i] = sample_tame(logits[i]);
+    passes->tame(logits, sampler->vocab_size, work);
     for (int32_t i = 0; i < sampler->sampling.logit_bias_count; i++)
-        work[sampler->bias[i].token] += sampler->bias[i].bias;
-    if (sampler->seen != NULL || sampler->counts != NULL) {
-        penalize(sampler);
-        for (int32_t i = 0; i < sampler->vocab_size; i++)
-            work[i] = sample_tame(work[i]); // a penalty may have overflowed
+        work[sampler->bias[i].token] =
+            sample_tame(work[sampler->bias[i].token] + sampler->bias[i].bias);
+    for (int32_t i = 0; i < sampler->known_count; i++) {
+        int32_t token = sampler->known[i];
+        work[token] = penalized(&sampler->sampling, &sampler->history[token], work[token]);
     }
     for (int32_t i = 0; i < banned_count; i++) {
         if (banned[i] >= 0 && banned[i] < sampler->vocab_size)
             work[banned[i]] = -INFINITY;
     }
+    return passes->maxima(work, sampler->vocab_size, sampler->maxima);
 }
 
 // A bound that the top_k largest logits reach and most others do not: the top_k-th largest of the
 // blocks' maxima, since each of those stands for one logit at least as large.
 static float top_k_bound(struct sora_sampler *sampler, int32_t top_k)
 {
-    int32_t blocks = block_count(sampler->vocab_size);
+    const int32_t blocks = sample_block_count(sampler->vocab_size);
     if (top_k > blocks)
         return -INFINITY;
-    for (int32_t block = 0; block < blocks; block++) {
-        int32_t start = block * BLOCK_TOKENS;
-        int32_t end = start + BLOCK_TOKENS;
-        end = end < sampler->vocab_size ? end : sampler->vocab_size;
-        sampler->maxima[block] = sample_largest(sampler->work + start, end - start);
-    }
-    return select_nth_value(sampler->maxima, blocks, top_k);
+    memcpy(sampler->ordered, sampler->maxima, (size_t)blocks * sizeof *sampler->ordered);
+    return select_nth_value(sampler->ordered, blocks, top_k);
 }
 
-// Turns logits >= bound into weights e^((x - best) / temperature), others into 0.
+// Turns the logits of blocks that reach the bound into weights e^((x - best) / temperature), and
+// their maxima too. The weights of other blocks are left out, their maxima become 0.
 static void to_weights(struct sora_sampler *sampler, float best, float bound)
 {
-    float *work = sampler->work;
-    float temperature = sampler->sampling.temperature;
-    int32_t vocab_size = sampler->vocab_size;
-    for (int32_t i = 0; i < vocab_size; i++) {
-        float weight = sample_exp((work[i] - best) / temperature);
-        work[i] = sample_keep(weight, work[i] >= bound);
+    const struct sample_passes *passes = sample_passes();
+    const float temperature = sampler->sampling.temperature;
+    const int32_t blocks = sample_block_count(sampler->vocab_size);
+    if (!(bound > -INFINITY)) {
+        passes->weights(sampler->work, sampler->vocab_size, best, temperature);
+        passes->weights(sampler->maxima, blocks, best, temperature);
+        return;
+    }
+    for (int32_t block = 0; block < blocks; block++) {
+        const int32_t first = block * SAMPLE_BLOCK_TOKENS, left = sampler->vocab_size - first;
+        if (sampler->maxima[block] < bound) {
+            sampler->maxima[block] = 0;
+            continue;
+        }
+        passes->weights(sampler->work + first,
+                        left < SAMPLE_BLOCK_TOKENS ? left : SAMPLE_BLOCK_TOKENS, best, temperature);
+        passes->weights(&sampler->maxima[block], 1, best, temperature);
     }
 }
 
@@ -257,11 +273,27 @@ static void to_weights(struct sora_sampler *sampler, float best, float bound)
 static double sum_weights(const struct sora_sampler *sampler, float min_weight)
 {
     double lanes[4] = {0};
-    for (int32_t i = 0; i < sampler->vocab_size; i++) {
-        float weight = sampler->work[i];
-        lanes[i & 3] += weight >= min_weight ? (double)weight : 0.0;
-    }
+    sample_passes()->sums(sampler->work, sampler->vocab_size, min_weight, lanes);
     return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
+}
+
+// The keys of weights that are at least `cut`; returns how many.
+static int32_t collect(struct sora_sampler *sampler, float cut)
+{
+    const int32_t blocks = sample_block_count(sampler->vocab_size);
+    int32_t count = 0;
+    for (int32_t block = 0; block < blocks; block++) {
+        if (sampler->maxima[block] < cut)
+            continue;
+        const int32_t first = block * SAMPLE_BLOCK_TOKENS;
+        int32_t end = first + SAMPLE_BLOCK_TOKENS;
+        end = end < sampler->vocab_size ? end : sampler->vocab_size;
+        for (int32_t i = first; i < end; i++) {
+            sampler->keys[count] = select_key(sampler->work[i], i);
+            count += sampler->work[i] >= cut;
+        }
+    }
+    return count;
 }
 
 // Collects what min_p, top_k and top_p leave into keys; returns how many. The largest weight is 1
@@ -278,11 +310,7 @@ static int32_t truncate_weights(struct sora_sampler *sampler, int32_t top_k)
         double unreachable = 0.99 * (1.0 - (double)s->top_p) * total / sampler->vocab_size;
         cut = unreachable > cut ? (float)unreachable : cut;
     }
-    int32_t count = 0;
-    for (int32_t i = 0; i < sampler->vocab_size; i++) {
-        sampler->keys[count] = select_key(sampler->work[i], i);
-        count += sampler->work[i] >= cut;
-    }
+    int32_t count = collect(sampler, cut);
     ASSERT(count > 0);
     if (count > top_k) {
         select_largest(sampler->keys, count, top_k);
@@ -345,19 +373,18 @@ static int32_t sample(struct sora_sampler *sampler, float best)
 int32_t sora_sampler_next(sora_sampler *sampler, const float *logits, const int32_t *banned,
                           int32_t banned_count)
 {
-    prepare(sampler, logits, banned, banned_count);
-    int32_t token = argmax(sampler->work, sampler->vocab_size);
+    float best = prepare(sampler, logits, banned, banned_count);
+    int32_t token = argmax(sampler, best);
     if (token < 0) {
         // Everything is banned or no number: the model's own best, or token 0.
-        prepare(sampler, logits, NULL, 0);
-        token = argmax(sampler->work, sampler->vocab_size);
+        token = argmax(sampler, prepare(sampler, logits, NULL, 0));
         token = token < 0 ? 0 : token;
     } else if (sampler->sampling.temperature > 0) {
-        token = sample(sampler, sampler->work[token]);
+        token = sample(sampler, best);
     }
-    if (sampler->counts != NULL && sampler->counts[token] < INT32_MAX)
-        sampler->counts[token]++;
-    if (sampler->seen != NULL)
-        sampler->seen[token] = 1;
+    if (sampler->history != NULL) {
+        struct history *history = know(sampler, token);
+        history->count += history->count < INT32_MAX;
+    }
     return token;
 }

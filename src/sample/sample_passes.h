@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// The passes of sampling over a whole vocabulary, for the instruction set of this machine: the same
+// bits on every machine. Pure functions; any thread.
+#ifndef SAMPLE_PASSES_H
+#define SAMPLE_PASSES_H
+
+#include <stdint.h>
+
+#define SAMPLE_BLOCK_TOKENS 32 // tokens that share a maximum
+
+static inline int32_t sample_block_count(int32_t count)
+{
+    return (count + SAMPLE_BLOCK_TOKENS - 1) / SAMPLE_BLOCK_TOKENS;
+}
+
+// work[i] = logits[i] as a number that compares and subtracts safely (sample_tame).
+typedef void sample_tame_fn(const float *logits, int32_t count, float *work);
+// The largest of each block into maxima [blocks], and the largest of all as the result.
+typedef float sample_maxima_fn(const float *work, int32_t count, float *maxima);
+// work[i] = e^((work[i] - best) / temperature).
+typedef void sample_weights_fn(float *work, int32_t count, float best, float temperature);
+// Adds the values that are at least `least` to lanes, value i to lane i mod 4.
+typedef void sample_sums_fn(const float *values, int32_t count, float least, double lanes[4]);
+
+struct sample_passes {
+    sample_tame_fn *tame;
+    sample_maxima_fn *maxima;
+    sample_weights_fn *weights;
+    sample_sums_fn *sums;
+};
+
+const struct sample_passes *sample_passes(void);
+// Of each instruction set, for tests.
+extern const struct sample_passes sample_passes_portable, sample_passes_avx2;
+
+#endif

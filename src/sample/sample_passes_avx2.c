@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
+// The passes for AVX2. Called through sample_passes() only, on machines that have it.
+#define SAMPLE_PASSES sample_passes_avx2
+#include "sample/sample_passes_body.h"
