@@ -163,17 +163,38 @@ static void use_logits(struct engine_loop *loop, const struct sched_span *planne
     }
 }
 
-static void admit(struct engine_loop *loop, struct request_seq *seq)
+// What a prompt found in the cache, once for all choices of it.
+static void count_cached(struct engine_loop *loop, struct request_seq *seq, int32_t cached)
 {
-    ASSERT(seq->handle < 0);
-    seq->handle = sora_engine_seq_open(loop->options.engine);
-    ASSERT(seq->handle >= 0); // the planner keeps to seqs_max
     struct request *request = seq->request;
+    metrics_add(loop->options.metrics, METRICS_PREFIX_HIT_TOKENS, cached);
+    if (seq->index % request->choices == 0)
+        atomic_fetch_add_explicit(&request->cached_tokens, cached, memory_order_relaxed);
+}
+
+// The planner admits a sequence: it is opened, with what the cache has of it. Scores of prompt
+// tokens need their rows computed, so those prompts take nothing from the cache.
+static int32_t admit(void *context, struct sched_item *item)
+{
+    struct engine_loop *loop = context;
+    struct request_seq *seq = item->owner;
+    struct request *request = seq->request;
+    int32_t cached = 0;
+    ASSERT(seq->handle < 0);
+    if (item->score_next < item->score_end)
+        seq->handle = sora_engine_seq_open(loop->options.engine);
+    else
+        seq->handle = sora_engine_seq_open_prefix(loop->options.engine, &request->view, seq->tokens,
+                                                  item->length, &cached);
+    ASSERT(seq->handle >= 0); // the planner keeps to seqs_max
     if (!atomic_load_explicit(&request->admitted, memory_order_relaxed)) {
         atomic_store_explicit(&request->admitted, true, memory_order_relaxed);
         loop->admitted_count++;
         one_less_waiting(loop);
     }
+    if (item->cached < 0)
+        count_cached(loop, seq, cached);
+    return cached;
 }
 
 // Makes the engine's sequences what the plan says and writes its spans.
@@ -184,8 +205,6 @@ static void carry_out(struct engine_loop *loop, const struct sched_plan *plan)
         sora_engine_seq_close(loop->options.engine, seq->handle);
         seq->handle = -1;
     }
-    for (int32_t i = 0; i < plan->admitted_count; i++)
-        admit(loop, plan->admitted[i]->owner);
     for (int32_t i = 0; i < plan->span_count; i++) {
         const struct sched_span *planned = &plan->spans[i];
         struct request_seq *seq = planned->item->owner;
@@ -339,7 +358,9 @@ sora_status engine_loop_start(const struct engine_loop_options *options, struct 
     pthread_cond_init(&made->changed, NULL);
     struct sora_kv_stats kv = sora_engine_kv_stats(options->engine);
     metrics_set(options->metrics, METRICS_KV_BLOCKS_TOTAL, kv.blocks_total);
-    struct sched_options plan = {.seqs_max = options->seqs_max,
+    struct sched_options plan = {.begin = admit,
+                                 .begin_context = made,
+                                 .seqs_max = options->seqs_max,
                                  .rows_max = options->rows_max,
                                  .logit_rows_max = options->logit_rows_max,
                                  .blocks_total = kv.blocks_total,

@@ -104,6 +104,7 @@ static sora_status make_request(struct generation *gen, struct api_error *error)
         .lora_rank_max = api->max_rank,
         .vocab_size = server->info->base.vocab_size,
         .adapter = gen->pin != NULL ? sora_pin_name(gen->pin) : NULL,
+        .adapter_digest = gen->pin != NULL ? sora_pin_info(gen->pin)->digest : NULL,
     };
     struct sora_error cause;
     sora_status status = request_create(&spec, &gen->request, &cause);
@@ -171,6 +172,7 @@ static bool use_event(struct generation *gen, const struct event *event)
         return false;
     case EVENT_TOKEN:
         gen->answer.completion_tokens++;
+        gen->answer.cached_tokens = atomic_load(&gen->request->cached_tokens);
         if (choice_token(choice, event))
             atomic_store_explicit(&gen->request->seqs[event->seq].cancel, true,
                                   memory_order_release);

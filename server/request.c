@@ -3,6 +3,7 @@
 #include "server/request.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -79,6 +80,13 @@ sora_status request_create(const struct request_spec *spec, struct request **req
     made->lora_scale = spec->lora_scale;
     made->lora_rank_max = spec->lora_rank_max;
     made->adapter = spec->adapter;
+    made->choices = spec->choices;
+    if (spec->lora != NULL) {
+        ASSERT(spec->adapter_digest != NULL);
+        snprintf(made->view.digest, sizeof made->view.digest, "%s", spec->adapter_digest);
+        made->view.scale = spec->lora_scale;
+        made->view.rank_max = spec->lora_rank_max;
+    }
     made->arrival_us = clock_now_us();
     made->seqs = calloc((size_t)made->seq_count, sizeof *made->seqs);
     if (made->seqs == NULL)

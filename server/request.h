@@ -14,6 +14,7 @@
 #include "base/buf.h"
 #include "server/event_ring.h"
 #include "server/sched.h"
+#include "sora/engine.h"
 #include "sora/lora.h"
 #include "sora/sampler.h"
 
@@ -43,7 +44,10 @@ struct request {
     int32_t logprobs;             // top log-probabilities per token; -1: none at all
     const struct sora_lora *lora; // NULL: the base; pinned by the owner of the request
     float lora_scale;
-    int32_t lora_rank_max; // 0: all
+    int32_t lora_rank_max;        // 0: all
+    struct sora_prefix_view view; // the same, as the prefix cache knows it
+    int32_t choices;              // of each prompt
+    atomic_int cached_tokens;     // engine: prompt tokens that were in the cache
     int64_t arrival_us;
     struct event_ring *ring;
     atomic_bool cancel;   // HTTP side: the client is gone
@@ -75,6 +79,7 @@ struct request_spec {
     int32_t lora_rank_max;
     int32_t vocab_size;
     const char *adapter;
+    const char *adapter_digest; // hex; NULL: the base
 };
 
 // SORA_LIMIT when its events would take more than SORA_EVENT_BYTES_MAX; SORA_MALFORMED of a

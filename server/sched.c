@@ -54,9 +54,8 @@ sora_status sched_create(const struct sched_options *options, struct sched **sch
     made->blocks_free = options->blocks_total;
     size_t seqs = (size_t)options->seqs_max;
     made->plan.preempted = calloc(seqs, sizeof *made->plan.preempted);
-    made->plan.admitted = calloc(seqs, sizeof *made->plan.admitted);
     made->plan.spans = calloc(seqs, sizeof *made->plan.spans);
-    if (made->plan.preempted == NULL || made->plan.admitted == NULL || made->plan.spans == NULL) {
+    if (made->plan.preempted == NULL || made->plan.spans == NULL) {
         sched_destroy(made);
         return sora_fail(err, SORA_NO_MEMORY, "no memory for plans of %zu sequences", seqs);
     }
@@ -69,7 +68,6 @@ void sched_destroy(struct sched *sched)
     if (sched == NULL)
         return;
     free(sched->plan.preempted);
-    free(sched->plan.admitted);
     free(sched->plan.spans);
     free(sched);
 }
@@ -86,6 +84,7 @@ void sched_add(struct sched *sched, struct sched_item *item)
     ASSERT(item->length <= sched_tokens_max(sched));
     item->arrival = sched->arrivals++;
     item->computed = item->blocks = 0;
+    item->cached = -1;
     item->state = ITEM_WAITING;
     list_insert(&sched->waiting, item);
 }
@@ -164,6 +163,15 @@ static void plan_decode(struct sched *sched)
     }
 }
 
+static void begin(struct sched *sched, struct sched_item *item)
+{
+    if (sched->options.begin != NULL)
+        item->computed = sched->options.begin(sched->options.begin_context, item);
+    ASSERT(item->computed >= 0 && item->computed < item->length);
+    if (item->cached < 0) // put back and admitted again, it may find its own
+        item->cached = item->computed;
+}
+
 // Admits while there is room for all known tokens, and a block to grow for every running one.
 static void plan_admission(struct sched *sched)
 {
@@ -178,7 +186,7 @@ static void plan_admission(struct sched *sched)
         item->blocks = need;
         sched->blocks_free -= need;
         list_insert(&sched->running, item);
-        sched->plan.admitted[sched->plan.admitted_count++] = item;
+        begin(sched, item);
     }
 }
 
@@ -241,7 +249,7 @@ static void plan_prefill(struct sched *sched)
 const struct sched_plan *sched_next(struct sched *sched)
 {
     struct sched_plan *plan = &sched->plan;
-    plan->preempted_count = plan->admitted_count = plan->span_count = 0;
+    plan->preempted_count = plan->span_count = 0;
     plan->rows = plan->logit_rows = 0;
     plan_decode(sched);
     if (plan->preempted_count == 0)

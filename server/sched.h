@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Decides what the next step computes. A pure planner: no engine, no locks, no clock; it counts KV
 // blocks by itself, so that thousands of requests can be simulated in a test. The engine thread
-// owns it and carries its plans out.
+// owns it and carries its plans out. Blocks that sequences share are counted for each of them:
+// there may be more left than it thinks, never less.
 //
 // First come, first served. Every running sequence whose prompt is done gets its one row; the rest
 // of the step's rows goes to prompts, in order of arrival, shared so that a long prompt does not
@@ -18,7 +19,13 @@
 
 struct sched;
 
+struct sched_item;
+// Called when an item is admitted: how many of its tokens, less than length, need not be computed.
+typedef int32_t sched_begin_fn(void *context, struct sched_item *item);
+
 struct sched_options {
+    sched_begin_fn *begin; // NULL: none
+    void *begin_context;
     int32_t seqs_max;       // running at once
     int32_t rows_max;       // rows of a step; >= seqs_max
     int32_t logit_rows_max; // rows of a step that ask for logits; >= seqs_max
@@ -35,6 +42,7 @@ struct sched_item {
     int32_t score_next; // rows [score_next, score_end) need logits of their own (echo with
     int32_t score_end;  // logprobs); the owner raises score_next as they arrive
     int32_t computed;   // tokens whose keys and values are in the cache, after the last plan
+    int32_t cached;     // of those, what was there at the first admission
     int32_t blocks;     // KV blocks held
     enum item_state state;
     uint64_t arrival; // order of sched_add
@@ -49,12 +57,11 @@ struct sched_span {
     bool last_logits;     // the span reaches the last known token
 };
 
-// In the order in which it must be carried out: put back, admit, compute.
+// In the order in which it must be carried out: put back, compute. Admitted items have begun.
 struct sched_plan {
     struct sched_item **preempted;
-    struct sched_item **admitted;
     struct sched_span *spans;
-    int32_t preempted_count, admitted_count, span_count;
+    int32_t preempted_count, span_count;
     int32_t rows, logit_rows;
 };
 

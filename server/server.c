@@ -93,6 +93,7 @@ static sora_status start_engine(struct server *server, struct sora_error *err)
     struct sora_engine_options options = sora_engine_options_defaults(server->model);
     options.compute = config->compute;
     options.kv = config->kv;
+    options.prefix_cache = !config->no_prefix_cache;
     if (config->threads > 0)
         options.threads = config->threads;
     if (config->seqs_max > 0)

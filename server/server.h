@@ -37,6 +37,7 @@ struct server_config {
     int32_t threads, context, seqs_max; // 0: the default
     enum sora_compute compute;
     enum sora_kv kv;
+    bool no_prefix_cache;
     size_t kv_bytes;
     int32_t queue_max;
     const char *chat_template; // NULL: the model's own

@@ -64,10 +64,11 @@ struct sora_engine_options {
     int32_t rows_max;       // rows (tokens) in one step
     int32_t logit_rows_max; // rows of a step that ask for logits
     int32_t context_max;    // tokens in one sequence
+    bool prefix_cache;      // whether seq_open_prefix shares blocks
     size_t kv_bytes;        // 0: enough for seqs_max sequences of context_max tokens, 2 GiB at most
 };
 
-// Defaults from limits.h; context_max is the model's, compute and kv are AUTO.
+// Defaults from limits.h; context_max is the model's, compute and kv are AUTO, prefix_cache is on.
 struct sora_engine_options sora_engine_options_defaults(const sora_model *model);
 
 SORA_CHECKED sora_status sora_engine_create(const sora_model *model,
@@ -89,6 +90,19 @@ struct sora_kv_stats sora_engine_kv_stats(const sora_engine *engine);
 // seqs_max are open. Closing gives its blocks back.
 int32_t sora_engine_seq_open(sora_engine *engine);
 void sora_engine_seq_close(sora_engine *engine, int32_t seq);
+// What a sequence is computed with, as far as its keys and values depend on it. Filled with zeros
+// before its fields are set.
+struct sora_prefix_view {
+    char digest[65]; // of the adapter, in hex; "": the base
+    float scale;
+    int32_t rank_max;
+};
+// The same as seq_open for a sequence whose spans will all have this view, and that begins with
+// these tokens: blocks that are known already are shared. *cached of the tokens, always less than
+// token_count, are in the sequence at once; its own full blocks are found by later ones, also
+// after it was closed, until their memory is needed.
+int32_t sora_engine_seq_open_prefix(sora_engine *engine, const struct sora_prefix_view *view,
+                                    const int32_t *tokens, int32_t token_count, int32_t *cached);
 // Tokens in the sequence so far.
 int32_t sora_engine_seq_length(const sora_engine *engine, int32_t seq);
 // Takes KV blocks so that the sequence can hold token_count tokens in all. False, and nothing

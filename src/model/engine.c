@@ -21,6 +21,7 @@
 struct sora_engine {
     const struct sora_model *model;
     struct pool *pool;
+    bool shares_prefixes;
     struct kvcache cache;
     struct forward forward;
 };
@@ -42,6 +43,7 @@ struct sora_engine_options sora_engine_options_defaults(const sora_model *model)
     return (struct sora_engine_options){
         .compute = SORA_COMPUTE_AUTO,
         .kv = SORA_KV_AUTO,
+        .prefix_cache = true,
         .threads = 0,
         .seqs_max = SORA_SEQS_DEFAULT,
         .rows_max = SORA_STEP_ROWS_MAX,
@@ -139,6 +141,7 @@ sora_status sora_engine_create(const sora_model *model, const struct sora_engine
     if (created == NULL)
         return sora_fail(err, SORA_NO_MEMORY, "out of memory");
     created->model = model;
+    created->shares_prefixes = options->prefix_cache;
     status =
         pool_create(options->threads > 0 ? options->threads : cpu_count(), &created->pool, err);
     if (status == SORA_OK)
@@ -170,7 +173,7 @@ struct sora_kv_stats sora_engine_kv_stats(const sora_engine *engine)
 {
     return (struct sora_kv_stats){
         .blocks_total = engine->cache.block_count,
-        .blocks_used = engine->cache.block_count - engine->cache.free_count,
+        .blocks_used = engine->cache.block_count - kvcache_available(&engine->cache),
         .block_tokens = SORA_KV_BLOCK_TOKENS,
     };
 }
@@ -178,6 +181,15 @@ struct sora_kv_stats sora_engine_kv_stats(const sora_engine *engine)
 int32_t sora_engine_seq_open(sora_engine *engine)
 {
     return kvcache_open(&engine->cache);
+}
+
+int32_t sora_engine_seq_open_prefix(sora_engine *engine, const struct sora_prefix_view *view,
+                                    const int32_t *tokens, int32_t token_count, int32_t *cached)
+{
+    *cached = 0;
+    if (!engine->shares_prefixes)
+        return kvcache_open(&engine->cache);
+    return kvcache_open_prefix(&engine->cache, view, tokens, token_count, cached);
 }
 
 void sora_engine_seq_close(sora_engine *engine, int32_t seq)
@@ -284,6 +296,8 @@ void sora_engine_step(sora_engine *engine, struct sora_span *spans, int32_t span
     group_rows(batch, spans, span_count);
     forward_run(&engine->forward, &own);
     hand_out_logits(engine, spans, span_count);
+    for (int32_t i = 0; i < span_count; i++)
+        kvcache_computed(&engine->cache, spans[i].seq, spans[i].tokens, spans[i].token_count);
     alloc_guard_leave();
     own.rows = batch->row_count;
     own.total_us = clock_now_us() - start_us;

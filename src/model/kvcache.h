@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "model/prefix_cache.h"
 #include "sora/lora.h"
 #include "sora/status.h"
 
@@ -17,6 +18,13 @@ struct kv_seq {
     int32_t length;      // tokens whose keys and values are in the cache
     int32_t block_count; // blocks taken
     int32_t *blocks;     // [blocks_per_seq_max]
+    // With a view: its blocks are listed when they are full.
+    bool has_view;
+    struct sora_prefix_view view;
+    int32_t listed_count;               // blocks of it that are listed, or shared
+    int32_t listed_last;                // the last of them, -1: none
+    int32_t tail[SORA_KV_BLOCK_TOKENS]; // tokens after them
+    int32_t tail_count;
 };
 
 struct kvcache {
@@ -30,6 +38,7 @@ struct kvcache {
     int32_t free_count;
     int32_t *block_table;
     struct kv_seq *seqs;
+    struct prefix_cache prefix;
 };
 
 // Bytes of one block over all layers, keys and values.
@@ -43,6 +52,14 @@ SORA_CHECKED sora_status kvcache_init(struct kvcache *cache, enum sora_dtype dty
 void kvcache_deinit(struct kvcache *cache);
 
 int32_t kvcache_open(struct kvcache *cache); // -1: all sequences are open
+// A sequence that begins with `tokens` and shares the blocks known for them, but for the last
+// token's. *cached: tokens that are in it.
+int32_t kvcache_open_prefix(struct kvcache *cache, const struct sora_prefix_view *view,
+                            const int32_t *tokens, int32_t token_count, int32_t *cached);
+// Tells that the next `count` tokens of the sequence were computed.
+void kvcache_computed(struct kvcache *cache, int32_t seq, const int32_t *tokens, int32_t count);
+// Blocks that can be had: free ones and those that are only kept in case they are asked for.
+int32_t kvcache_available(const struct kvcache *cache);
 void kvcache_close(struct kvcache *cache, int32_t seq);
 // Takes blocks for token_count tokens in all; false, nothing taken, when they are not there.
 bool kvcache_reserve(struct kvcache *cache, int32_t seq, int32_t token_count);

@@ -33,6 +33,7 @@ static void open_fixture(struct fixture *fix, int32_t seqs_max, int32_t blocks, 
     struct sora_engine_options options = sora_engine_options_defaults(fix->model);
     fix->vocab = base->vocab_size;
     options.threads = 1;
+    options.prefix_cache = false; // so that memory is short every time
     options.seqs_max = seqs_max;
     size_t block_bytes = (size_t)base->layer_count * (size_t)base->kv_head_count *
                          (size_t)base->head_dim * SORA_KV_BLOCK_TOKENS * 2 * sizeof(float);
