@@ -93,7 +93,7 @@ static void another_view_shares_nothing(void **state)
     int32_t tokens[3 * T];
     fill(tokens, 3 * T, 1);
     struct sora_prefix_view views[4] = {adapter, adapter, adapter, base};
-    strcpy(views[1].digest, "aa12");
+    views[1].digest[3] ^= 1;
     views[2].scale = 0.5f;
     struct sora_prefix_view ranked = adapter;
     ranked.rank_max = 4;
