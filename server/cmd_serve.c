@@ -70,6 +70,14 @@ static const struct cli_option options[] = {
      .doc = "Requests that may wait; beyond them the answer is 429 (default 128)",
      .min = 1,
      .max = SORA_QUEUE_REQUESTS_MAX},
+    {.name = "step-ms",
+     .kind = CLI_INT,
+     .offset = FIELD(config.step_ms),
+     .arg = "N",
+     .doc = "Longest pause that long prompts may cause those who generate: less is smoother, more "
+            "is a little quicker for the prompts (default 100)",
+     .min = 1,
+     .max = SORA_STEP_MS_MAX},
     {.kind = CLI_HEADING, .doc = "Machine"},
     {.name = "threads",
      .kind = CLI_INT,
@@ -179,7 +187,8 @@ static bool read_options(int argc, char **argv, struct serve_options *values, in
         .config = {.store_path = "sora-store",
                    .host = "127.0.0.1",
                    .port = 8080,
-                   .queue_max = SORA_QUEUE_REQUESTS_DEFAULT},
+                   .queue_max = SORA_QUEUE_REQUESTS_DEFAULT,
+                   .step_ms = SORA_STEP_MS_DEFAULT},
         .log_level = LOG_INFO,
     };
     if (!take_preloads(&argc, argv, &values->config, exit_code) ||

@@ -254,7 +254,8 @@ static void show_load(struct engine_loop *loop)
 
 static void run_step(struct engine_loop *loop)
 {
-    const struct sched_plan *plan = sched_next(loop->sched);
+    int64_t start_us = clock_now_us();
+    const struct sched_plan *plan = sched_next(loop->sched, start_us);
     if (plan->rows == 0)
         return;
     struct sora_step_stats stats = {.rows = 0};
@@ -264,7 +265,9 @@ static void run_step(struct engine_loop *loop)
     int64_t begin_us = clock_now_us();
     for (int32_t i = 0; i < plan->span_count; i++)
         use_logits(loop, &plan->spans[i], &loop->spans[i]);
-    count_step(loop, plan, &stats, clock_now_us() - begin_us);
+    int64_t end_us = clock_now_us();
+    count_step(loop, plan, &stats, end_us - begin_us);
+    sched_took(loop->sched, end_us - start_us);
 }
 
 // Ends every sequence that nobody waits for any more.
@@ -295,7 +298,7 @@ static void accept(struct engine_loop *loop, struct request *request)
     loop->first = request;
     loop->request_count++;
     for (int32_t i = 0; i < request->seq_count; i++)
-        sched_add(loop->sched, &request->seqs[i].item);
+        sched_add(loop->sched, &request->seqs[i].item, clock_now_us());
 }
 
 // Takes what was submitted; sleeps when there is nothing to do. False: stop.
@@ -364,7 +367,8 @@ sora_status engine_loop_start(const struct engine_loop_options *options, struct 
                                  .rows_max = options->rows_max,
                                  .logit_rows_max = options->logit_rows_max,
                                  .blocks_total = kv.blocks_total,
-                                 .block_tokens = kv.block_tokens};
+                                 .block_tokens = kv.block_tokens,
+                                 .step_us_max = options->step_us_max};
     sora_status status = sched_create(&plan, &made->sched, err);
     made->spans = calloc((size_t)options->seqs_max, sizeof *made->spans);
     if (status == SORA_OK && made->spans == NULL)

@@ -18,6 +18,7 @@ struct engine_loop_options {
     int32_t vocab_size;
     int32_t seqs_max, rows_max, logit_rows_max; // as the engine was made with
     int32_t queue_max;                          // waiting requests
+    int64_t step_us_max;                        // see sched.h
     struct metrics *metrics;                    // borrowed
 };
 

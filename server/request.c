@@ -11,6 +11,15 @@
 #include "base/clock.h"
 #include "sora/limits.h"
 
+// A name as the planner knows it. Two names with one key would share their turns, no more.
+static uint64_t key_of(const char *name)
+{
+    uint64_t key = 0;
+    for (; name != NULL && *name != '\0'; name++)
+        key = (key ^ (unsigned char)*name) * 0x100000001b3u + 1; // FNV-1a; never 0 for a name
+    return key;
+}
+
 static sora_status make_seq(const struct request_spec *spec, struct request *request, int32_t index,
                             struct sora_error *err)
 {
@@ -24,6 +33,8 @@ static sora_status make_seq(const struct request_spec *spec, struct request *req
     seq->handle = -1;
     seq->prompt_count = count;
     seq->item.owner = seq;
+    seq->item.tenant = key_of(spec->tenant);
+    seq->item.adapter = key_of(spec->adapter);
     seq->item.length = count;
     seq->item.score_end = spec->score_prompt ? count - 1 : 0;
     seq->tokens = calloc(capacity, sizeof *seq->tokens);

@@ -78,7 +78,8 @@ struct request_spec {
     float lora_scale;
     int32_t lora_rank_max;
     int32_t vocab_size;
-    const char *adapter;
+    const char *tenant;         // whose turns it takes; NULL: the tenant without a name
+    const char *adapter;        // name, NULL: the base
     const char *adapter_digest; // hex; NULL: the base
 };
 

@@ -111,6 +111,7 @@ static sora_status start_engine(struct server *server, struct sora_error *err)
                                        .rows_max = options.rows_max,
                                        .logit_rows_max = options.logit_rows_max,
                                        .queue_max = config->queue_max,
+                                       .step_us_max = (int64_t)config->step_ms * 1000,
                                        .metrics = &server->metrics};
     status = engine_loop_start(&loop, &server->loop, err);
     if (status != SORA_OK)

@@ -40,6 +40,7 @@ struct server_config {
     bool no_prefix_cache;
     size_t kv_bytes;
     int32_t queue_max;
+    int32_t step_ms;           // of a step in which others generate, at most
     const char *chat_template; // NULL: the model's own
     struct server_preload preloads[SORA_PRELOAD_COUNT_MAX];
     int32_t preload_count;

@@ -57,13 +57,19 @@
 #define SORA_HTTP_KEEP_ALIVE_MS 5000      // an idle connection holds a thread for so long
 #define SORA_HTTP_STACK_BYTES (2u << 20)  // of a handler: tokenizers and SQLite included
 #define SORA_STEP_ROWS_DEFAULT 256        // rows the planner fills a step with; keeps decode smooth
-#define SORA_PREFILL_ROWS_MIN 16          // of a prompt in a step, even behind a full batch
-#define SORA_DRAIN_US 30000000            // running requests get so long after SIGTERM
-#define SORA_STREAM_COMMENT_US 15000000   // a ':' line in a silent stream, so that proxies keep it
-#define SORA_METRICS_ADAPTERS_MAX 100     // adapters with labels of their own in /metrics
-#define SORA_CARD_CACHE_COUNT 4096        // rendered adapter facts by digest, about 4 KB each
-#define SORA_MULTIPART_PARTS_MAX 16       // a PEFT pair has two
-#define SORA_PRELOAD_COUNT_MAX 256        // --adapter on one command line
+#define SORA_STEP_MS_DEFAULT 100          // pause that a long prompt may cause those who generate
+#define SORA_STEP_MS_MAX 60000
+#define SORA_FAIR_FLOWS_MAX 8192        // tenants and adapters with a token counter; 1 MB
+#define SORA_FAIR_TOKEN_COST 2          // of a generated token in prompt tokens: what it takes
+#define SORA_FAIR_WAIT_US 2000000       // after which a waiting sequence counts as old
+#define SORA_FAIR_OLDEST_TURN 4         // every so many admissions one goes to the oldest
+#define SORA_PREFILL_ROWS_MIN 16        // of a prompt in a step, even behind a full batch
+#define SORA_DRAIN_US 30000000          // running requests get so long after SIGTERM
+#define SORA_STREAM_COMMENT_US 15000000 // a ':' line in a silent stream, so that proxies keep it
+#define SORA_METRICS_ADAPTERS_MAX 100   // adapters with labels of their own in /metrics
+#define SORA_CARD_CACHE_COUNT 4096      // rendered adapter facts by digest, about 4 KB each
+#define SORA_MULTIPART_PARTS_MAX 16     // a PEFT pair has two
+#define SORA_PRELOAD_COUNT_MAX 256      // --adapter on one command line
 
 // --- text ---
 #define SORA_TEXT_BYTES_MAX (64u << 20) // one text to tokenize; above any body or training line
