@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // `sora-server bench`: what is measured, and how. The engine is called directly, with made token
 // ids and made adapters; no server, no network. Every figure is a median over steps, and figures
-// that are compared come from steps that alternate, so that noise reaches both. Main thread only.
+// that are compared come from steps that alternate, so that noise reaches both: the machine's own
+// rates are taken between the steps that are given as a share of them. Main thread only.
 #ifndef SERVER_BENCH_H
 #define SERVER_BENCH_H
 
@@ -75,7 +76,7 @@ struct bench_sampling { // share of a step of 16 rows, sampled
 };
 
 struct bench_result {
-    struct sora_machine machine;
+    double sgemm_gflops, stream_gbps; // medians over the whole run
     const struct sora_model_info *model;
     const char *compute;
     int32_t threads;

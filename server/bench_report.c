@@ -74,10 +74,10 @@ static void print_split(const char *what, const struct bench_split *split)
 
 void bench_print(const struct bench_result *result)
 {
-    printf("%s, %s, %d threads, compute %s\n", result->machine.cpu, result->machine.isa,
+    printf("%s, %s, %d threads, compute %s\n", sora_machine_cpu(), sora_machine_isa(),
            (int)result->threads, result->compute);
-    printf("sgemm %.0f GFLOPS, streaming reads %.1f GB/s\n", result->machine.sgemm_gflops,
-           result->machine.stream_gbps);
+    printf("sgemm %.0f GFLOPS, streaming reads %.1f GB/s\n", result->sgemm_gflops,
+           result->stream_gbps);
     printf("%s: %.1f M parameters, %.1f MB read a step, loaded in %.2f s\n\n", result->model->name,
            (double)result->model->parameters * 1e-6, (double)result->model->step_bytes * 1e-6,
            result->model->load_seconds);
@@ -190,12 +190,12 @@ static void add_rest(cJSON *root, const struct bench_result *result)
 sora_status bench_print_json(const struct bench_result *result, struct sora_error *err)
 {
     cJSON *root = cJSON_CreateObject();
-    cJSON_AddStringToObject(root, "cpu", result->machine.cpu);
-    cJSON_AddStringToObject(root, "isa", result->machine.isa);
+    cJSON_AddStringToObject(root, "cpu", sora_machine_cpu());
+    cJSON_AddStringToObject(root, "isa", sora_machine_isa());
     add_number(root, "threads", result->threads);
     cJSON_AddStringToObject(root, "compute", result->compute);
-    add_number(root, "sgemm_gflops", result->machine.sgemm_gflops);
-    add_number(root, "stream_gbps", result->machine.stream_gbps);
+    add_number(root, "sgemm_gflops", result->sgemm_gflops);
+    add_number(root, "stream_gbps", result->stream_gbps);
     add_number(root, "load_seconds", result->model->load_seconds);
     add_lists(root, result);
     add_rest(root, result);

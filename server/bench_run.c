@@ -11,7 +11,9 @@
 #include "sora/limits.h"
 #include "sora/sampler.h"
 
-#define PREFILL_RUNS 3
+#define PREFILL_RUNS 5
+#define DECODE_RATES 5 // times that the machine's rates are taken beside a batch's steps
+#define RATES_MAX 512  // of all taken in a run
 #define STEPS_MAX 1000
 #define SPLIT_BATCH 16 // rows of the step whose time is split, and of the rank sums
 
@@ -20,6 +22,9 @@ struct bench {
     const struct sora_model_info *info;
     struct bench_result *result;
     sora_engine *engine;
+    sora_machine *machine;
+    double sgemm[RATES_MAX], stream[RATES_MAX]; // all that were taken
+    int32_t rate_count;
     bench_progress_fn *progress;
     void *context;
     int32_t done, total;
@@ -42,6 +47,24 @@ static void show(struct bench *bench, const char *what)
     bench->done++;
 }
 
+static void take_rates(struct bench *bench)
+{
+    if (bench->rate_count == RATES_MAX)
+        return;
+    bench->sgemm[bench->rate_count] = sora_machine_sgemm_gflops(bench->machine);
+    bench->stream[bench->rate_count++] = sora_machine_stream_gbps(bench->machine);
+}
+
+// Median of the rates taken since there were `from` of them; `rates` are kept as they are.
+static double rate_since(const struct bench *bench, const double *rates, int32_t from)
+{
+    double sorted[RATES_MAX];
+    if (from >= bench->rate_count) // none since: all of them
+        from = 0;
+    memcpy(sorted, rates + from, (size_t)(bench->rate_count - from) * sizeof *sorted);
+    return bench_median(sorted, bench->rate_count - from);
+}
+
 static sora_status feed(struct bench *bench, int32_t seq, int32_t count, struct sora_error *err)
 {
     if (!sora_engine_seq_reserve(bench->engine, seq, count))
@@ -62,6 +85,7 @@ static sora_status feed(struct bench *bench, int32_t seq, int32_t count, struct 
 static sora_status measure_prefill(struct bench *bench, int32_t tokens, struct sora_error *err)
 {
     double seconds[PREFILL_RUNS];
+    const int32_t from = bench->rate_count;
     show(bench, "prefill");
     for (int run = 0; run < PREFILL_RUNS; run++) {
         int32_t seq = sora_engine_seq_open(bench->engine);
@@ -71,12 +95,13 @@ static sora_status measure_prefill(struct bench *bench, int32_t tokens, struct s
         sora_engine_seq_close(bench->engine, seq);
         if (status != SORA_OK)
             return status;
+        take_rates(bench);
     }
     const double rate = tokens / bench_median(seconds, PREFILL_RUNS);
     bench->result->prefill[bench->result->prefill_count++] =
         (struct bench_prefill){tokens, rate,
                                2e-9 * (double)bench->info->projection_parameters * rate /
-                                   bench->result->machine.sgemm_gflops};
+                                   rate_since(bench, bench->sgemm, from)};
     return SORA_OK;
 }
 
@@ -145,6 +170,7 @@ static sora_status measure_decode(struct bench *bench, int32_t count, struct sor
     struct batch batch;
     double us[STEPS_MAX];
     struct bench_split split = {0};
+    const int32_t from = bench->rate_count;
     show(bench, "decode");
     sora_status status = open_batch(bench, count, steps + 1, &batch, err);
     if (status != SORA_OK)
@@ -154,14 +180,16 @@ static sora_status measure_decode(struct bench *bench, int32_t count, struct sor
         struct sora_step_stats stats = {0};
         us[i] = decode_step(bench, &batch, NULL, &stats);
         add_split(&split, &stats, us[i]);
+        if ((i + 1) * DECODE_RATES / steps > i * DECODE_RATES / steps)
+            take_rates(bench);
     }
     close_batch(bench, &batch);
     struct bench_result *result = bench->result;
     const double step_s = bench_median(us, steps) * 1e-6, rate = count / step_s;
     result->decode[result->decode_count++] = (struct bench_decode){
         count, rate,
-        2e-9 * (double)bench->info->step_parameters * rate / result->machine.sgemm_gflops,
-        1e-9 * (double)bench->info->step_bytes / step_s / result->machine.stream_gbps};
+        2e-9 * (double)bench->info->step_parameters * rate / rate_since(bench, bench->sgemm, from),
+        1e-9 * (double)bench->info->step_bytes / step_s / rate_since(bench, bench->stream, from)};
     if (count == SPLIT_BATCH) {
         finish_split(&split, steps);
         result->base_split = split;
@@ -416,7 +444,7 @@ sora_status bench_run(const sora_model *model, const struct bench_plan *plan,
                   (plan->parts & BENCH_SAMPLING ? 1 : 0);
     rng_seed(&bench.rng, plan->seed);
     show(&bench, "the machine");
-    sora_status status = sora_machine_measure(plan->threads, &result->machine, err);
+    sora_status status = sora_machine_open(plan->threads, &bench.machine, err);
     if (status == SORA_OK)
         status = create_engine(&bench, model, err);
     if (status != SORA_OK)
@@ -429,8 +457,13 @@ sora_status bench_run(const sora_model *model, const struct bench_plan *plan,
     }
     for (int32_t i = 0; i < bench.token_count; i++)
         bench.tokens[i] = (int32_t)rng_below(&bench.rng, (uint64_t)bench.info->base.vocab_size);
+    take_rates(&bench);
     status = measure_all(&bench, err);
+    take_rates(&bench);
+    result->sgemm_gflops = rate_since(&bench, bench.sgemm, 0);
+    result->stream_gbps = rate_since(&bench, bench.stream, 0);
 done:
+    sora_machine_close(bench.machine);
     free(bench.tokens);
     if (bench.engine != NULL)
         sora_engine_destroy(bench.engine);

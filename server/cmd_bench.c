@@ -47,11 +47,12 @@ static const struct cli_option bench_options[] = {
 
 static const struct cli_command bench_command = {
     .doc = "Measure prefill, decode and mixed adapters on this machine.\v"
-           "First the machine: what OpenBLAS multiplies in a second and what memory gives. Then "
-           "the engine, each figure beside its share of those: 'of sgemm' counts two operations "
-           "for each weight and token (in 8 bits it can pass 1), 'of stream' is the weights' bytes "
-           "read a second, 'of base' the pace of the same batch without adapters. Decoding starts "
-           "at 64 tokens of context. Nothing else should run meanwhile.\n\n"
+           "Each figure stands beside its share of what the machine can do, taken between the same "
+           "steps: 'of sgemm', two operations for each weight and token against what OpenBLAS "
+           "multiplies in a second (in 8 bits it can pass 1); 'of stream', the weights' bytes read "
+           "a second against what memory gives; 'of base', the pace of the same batch without "
+           "adapters. Decoding starts at 64 tokens of context. Nothing else should run "
+           "meanwhile.\n\n"
            "Examples:\n"
            "  sora-server bench -m model.gguf\n"
            "  sora-server bench -m model.gguf --only mixed --ranks ragged --batch 16",

@@ -25,7 +25,9 @@ struct matmul_job {
     int32_t m;
     float *y;  // [m, d_out]
     bool adds; // y holds what the products are added to; else they start at zero
-    const struct row_quant *quant; // x in 8 bits: for matmul_int8_panels only
+    const struct row_quant *quant;    // x in 8 bits: for matmul_int8_panels only
+    const struct matmul_ahead *ahead; // NULL: none. For matmul_int8_panels only:
+    size_t ahead_from, ahead_each;    // byte where the job's first panel begins; bytes for a panel
 };
 // Panels [first, first + count) of a job. unpacked: one thread's scratch, 64-byte aligned,
 // [MATMUL_CHUNK_VALUES][16].

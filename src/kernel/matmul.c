@@ -22,12 +22,13 @@ struct matmul_split {
     const struct matmul_work *work;
     matmul_panels_fn *run;
     matmul_int8_panels_fn *run_int8;
-    int32_t panels_each; // panels of all calls, one after another
+    int32_t panels, panels_each; // of all calls, one after another; of a task
     float *scratch;
 };
 
-static void run_panels(const struct matmul_split *split, int32_t call, int32_t first, int32_t count,
-                       int32_t thread)
+// passed: panels of the calls before.
+static void run_panels(const struct matmul_split *split, int32_t call, int32_t passed,
+                       int32_t first, int32_t count, int32_t thread)
 {
     const struct matmul_work *work = split->work;
     const struct matmul_call *of = &work->calls[call];
@@ -36,7 +37,17 @@ static void run_panels(const struct matmul_split *split, int32_t call, int32_t f
         work->start(work->start_context, call, first * WEIGHT_PANEL_ROWS,
                     end < of->weight->d_out ? end : of->weight->d_out, thread);
     }
-    const struct matmul_job job = {of->weight, work->x, work->m, of->y, of->adds, work->quant};
+    struct matmul_job job = {.weight = of->weight,
+                             .x = work->x,
+                             .m = work->m,
+                             .y = of->y,
+                             .adds = of->adds,
+                             .quant = work->quant,
+                             .ahead = work->ahead};
+    if (work->ahead != NULL) {
+        job.ahead_each = work->ahead->bytes / (size_t)split->panels + 1;
+        job.ahead_from = (size_t)(passed + first) * job.ahead_each;
+    }
     if (work->quant != NULL && matmul_int8_takes(of->weight)) {
         split->run_int8(&job, first, count);
         return;
@@ -54,7 +65,7 @@ static void run_share(void *context, int32_t index, int32_t thread)
         int32_t low = first > passed ? first - passed : 0;
         int32_t high = end - passed < panels ? end - passed : panels;
         if (low < high)
-            run_panels(split, call, low, high - low, thread);
+            run_panels(split, call, passed, low, high - low, thread);
         passed += panels;
     }
 }
@@ -83,6 +94,7 @@ void matmul_run_on(enum cpu_isa isa, struct pool *pool, const struct matmul_work
     struct matmul_split split = {.work = work,
                                  .run = by_isa[isa],
                                  .run_int8 = int8_by_isa[isa],
+                                 .panels = panels,
                                  .panels_each = each,
                                  .scratch = (float *)line};
     pool_run(pool, (panels + each - 1) / each, run_share, &split);

@@ -31,6 +31,19 @@ struct matmul_call {
 typedef void matmul_start_fn(void *context, int32_t call, int32_t first, int32_t end,
                              int32_t thread);
 
+// Memory that is read soon after a product: it is fetched into the cache beside it, an equal part
+// with each panel, while the arithmetic of many rows leaves memory idle. A hint: nothing but time
+// depends on it, and what finds no room is left.
+struct matmul_region {
+    const void *first;
+    size_t bytes;
+};
+struct matmul_ahead {
+    const struct matmul_region *regions;
+    int32_t region_count;
+    size_t bytes; // of all
+};
+
 // Products that read the same x (q, k, v), as one piece of work for the pool. All arrays are
 // row-major and dense, and do not overlap.
 struct matmul_work {
@@ -42,6 +55,7 @@ struct matmul_work {
                                    // (matmul_int8.h); NULL: all in f32
     matmul_start_fn *start;        // may be NULL when no call adds
     void *start_context;
+    const struct matmul_ahead *ahead; // NULL: none. Products with integers only
 };
 void matmul_run(struct pool *pool, const struct matmul_work *work, float *scratch);
 // One product: x [m, d_in], y [m, d_out].

@@ -29,7 +29,41 @@ struct int8_tile {
     const struct matmul_job *job;
     const uint8_t *panel; // its packed data
     int32_t row, column;
+    const uint8_t *fetch, *fetch_end; // what is fetched into the cache meanwhile
 };
+
+// Hands out the regions of job->ahead in pieces.
+struct ahead_walk {
+    const struct matmul_ahead *ahead;
+    int32_t region;
+    size_t offset; // in it
+};
+
+static struct ahead_walk walk_from(const struct matmul_ahead *ahead, size_t from)
+{
+    struct ahead_walk walk = {.ahead = ahead, .offset = from};
+    while (walk.region < ahead->region_count && walk.offset >= ahead->regions[walk.region].bytes)
+        walk.offset -= ahead->regions[walk.region++].bytes;
+    return walk;
+}
+
+// The tile's next piece, at most `bytes` long. Returns its length; 0: no more.
+static size_t walk_on(struct ahead_walk *walk, size_t bytes, struct int8_tile *tile)
+{
+    if (walk->region == walk->ahead->region_count)
+        return 0;
+    const struct matmul_region *region = &walk->ahead->regions[walk->region];
+    const size_t left = region->bytes - walk->offset;
+    const size_t taken = left < bytes ? left : bytes;
+    tile->fetch = (const uint8_t *)region->first + walk->offset;
+    tile->fetch_end = tile->fetch + taken;
+    walk->offset += taken;
+    if (taken == left) {
+        walk->region++;
+        walk->offset = 0;
+    }
+    return taken;
+}
 
 // Values before the block of the tile's row r.
 LANES_FN size_t values_before(const struct int8_tile *tile, int r, int32_t block)
@@ -192,12 +226,15 @@ LANES_FN void run_tile(enum weight_type type, int rows, const struct int8_tile *
                                            columns - first)
                            : vec_zero();
     }
-    const uint8_t *data = tile->panel;
+    const uint8_t *data = tile->panel, *fetch = tile->fetch;
     for (int32_t block = 0; block < job->weight->d_in / PANEL_BLOCK_VALUES; block++) {
         ivec sums[INT8_ROWS * VECS];
-        LANES_UNROLL(9)
-        for (size_t line = 0; line < panel_block_bytes(type); line += 64)
-            __builtin_prefetch((const void *)((uintptr_t)data + PREFETCH_BYTES + line), 0, 2);
+        if (fetch < tile->fetch_end) {
+            LANES_UNROLL(9)
+            for (size_t line = 0; line < panel_block_bytes(type); line += 64)
+                __builtin_prefetch(fetch + line, 0, 2);
+            fetch += panel_block_bytes(type);
+        }
         if (type == WEIGHT_Q8_0)
             byte_block(rows, tile, block, data + panel_scale_bytes(type), sums);
         else
@@ -252,25 +289,44 @@ static int8_tile_fn *const *tile_table(enum weight_type type)
     return type == WEIGHT_Q8_0 ? tiles_Q8_0 : type == WEIGHT_Q4_1 ? tiles_Q4_1 : tiles_Q4_0;
 }
 
-// Rows in blocks that stay in the second cache while a task's panels pass over them, in tiles of
-// nearly equal height.
+// All rows [low, high) by one panel, in tiles of nearly equal height. The first fetches the weights
+// to come, the others what walk has, up to the panel's share.
+static void run_panel(const struct matmul_job *job, int32_t panel, int32_t low, int32_t high,
+                      struct ahead_walk *walk)
+{
+    int8_tile_fn *const *tiles = tile_table(job->weight->type);
+    const size_t bytes =
+        (size_t)(job->weight->d_in / PANEL_BLOCK_VALUES) * panel_block_bytes(job->weight->type);
+    struct int8_tile tile = {.job = job,
+                             .panel = panel_data(job->weight, panel),
+                             .row = low,
+                             .column = panel * WEIGHT_PANEL_ROWS};
+    tile.fetch = tile.panel + PREFETCH_BYTES; // may point past the last panel: a hint may
+    tile.fetch_end = tile.fetch + bytes;
+    size_t share = walk != NULL ? job->ahead_each : 0;
+    const int32_t tile_count = (high - low + INT8_ROWS - 1) / INT8_ROWS;
+    for (int32_t i = 0; i < tile_count; i++) {
+        int32_t rows = (high - tile.row) / (tile_count - i);
+        tiles[rows - 1](&tile);
+        tile.row += rows;
+        tile.fetch_end = tile.fetch;
+        if (share > 0)
+            share -= walk_on(walk, share < bytes ? share : bytes, &tile);
+    }
+}
+
+// Rows in blocks that stay in the second cache while a task's panels pass over them.
 void PASTE(matmul_int8_panels, INT8_SUFFIX)(const struct matmul_job *job, int32_t first,
                                             int32_t count)
 {
-    int8_tile_fn *const *tiles = tile_table(job->weight->type);
     const int32_t rows_each = job->weight->d_in > 2048 ? 64 : 128;
+    struct ahead_walk walk = {0};
+    if (job->ahead != NULL)
+        walk = walk_from(job->ahead, job->ahead_from);
     for (int32_t low = 0; low < job->m; low += rows_each) {
         const int32_t high = job->m - low < rows_each ? job->m : low + rows_each;
-        for (int32_t panel = first; panel < first + count; panel++) {
-            struct int8_tile tile = {job, panel_data(job->weight, panel), low,
-                                     panel * WEIGHT_PANEL_ROWS};
-            const int32_t tile_count = (high - low + INT8_ROWS - 1) / INT8_ROWS;
-            for (int32_t i = 0; i < tile_count; i++) {
-                int32_t rows = (high - tile.row) / (tile_count - i);
-                tiles[rows - 1](&tile);
-                tile.row += rows;
-            }
-        }
+        for (int32_t panel = first; panel < first + count; panel++)
+            run_panel(job, panel, low, high, job->ahead != NULL && low == 0 ? &walk : NULL);
     }
 }
 

@@ -12,58 +12,75 @@
 #define SGEMM_WIDTH 1536                     // 9.4 MB a matrix: the rate of large products
 #define STREAM_BYTES ((size_t)512 << 20)     // larger than any last cache
 #define STREAM_SHARE_BYTES ((size_t)4 << 20) // of one task
-#define RUNS 6
+#define STREAM_SHARES (STREAM_BYTES / STREAM_SHARE_BYTES)
 
-struct sgemm_probe {
-    const float *a, *b;
-    float *c;
+struct probe {
+    struct pool *pool;
+    float *matrices; // a, b and c
     int32_t rows_each;
+    uint64_t *words;              // [STREAM_BYTES / 8]
+    uint64_t sums[STREAM_SHARES]; // so that the reading is not left out
 };
+
+sora_status probe_create(int32_t threads, struct probe **probe, struct sora_error *err)
+{
+    const size_t count = (size_t)SGEMM_WIDTH * SGEMM_WIDTH;
+    struct probe *made = calloc(1, sizeof *made);
+    if (made == NULL)
+        return sora_fail(err, SORA_NO_MEMORY, "no memory for the probe of the machine");
+    made->rows_each = (SGEMM_WIDTH + threads - 1) / threads;
+    made->matrices = aligned_calloc(3 * count, sizeof(float));
+    made->words = aligned_calloc(STREAM_BYTES, 1);
+    sora_status status = pool_create(threads, &made->pool, err);
+    if (status == SORA_OK && (made->matrices == NULL || made->words == NULL))
+        status = sora_fail(err, SORA_NO_MEMORY, "no memory for the probe of the machine: %zu MB",
+                           (STREAM_BYTES + 3 * count * sizeof(float)) >> 20);
+    if (status != SORA_OK) {
+        probe_destroy(made);
+        return status;
+    }
+    for (size_t i = 0; i < 2 * count; i++)
+        made->matrices[i] = (float)(i % 17) - 8;
+    memset(made->words, 1, STREAM_BYTES);
+    *probe = made;
+    return SORA_OK;
+}
+
+void probe_destroy(struct probe *probe)
+{
+    if (probe == NULL)
+        return;
+    pool_destroy(probe->pool);
+    free(probe->matrices);
+    free(probe->words);
+    free(probe);
+}
 
 static void sgemm_share(void *context, int32_t index, int32_t thread)
 {
     (void)thread;
-    const struct sgemm_probe *probe = context;
+    const struct probe *probe = context;
+    const size_t count = (size_t)SGEMM_WIDTH * SGEMM_WIDTH;
     int32_t first = index * probe->rows_each;
     int32_t rows = SGEMM_WIDTH - first < probe->rows_each ? SGEMM_WIDTH - first : probe->rows_each;
     if (rows > 0)
         sgemm(SGEMM_PLAIN, SGEMM_TRANSPOSED, rows, SGEMM_WIDTH, SGEMM_WIDTH, 1,
-              probe->a + (size_t)first * SGEMM_WIDTH, SGEMM_WIDTH, probe->b, SGEMM_WIDTH, 0,
-              probe->c + (size_t)first * SGEMM_WIDTH, SGEMM_WIDTH);
+              probe->matrices + (size_t)first * SGEMM_WIDTH, SGEMM_WIDTH, probe->matrices + count,
+              SGEMM_WIDTH, 0, probe->matrices + 2 * count + (size_t)first * SGEMM_WIDTH,
+              SGEMM_WIDTH);
 }
 
-sora_status probe_sgemm(struct pool *pool, double *gflops, struct sora_error *err)
+double probe_sgemm(struct probe *probe)
 {
-    const size_t count = (size_t)SGEMM_WIDTH * SGEMM_WIDTH;
-    const int32_t threads = pool_threads(pool);
-    float *memory = aligned_calloc(3 * count, sizeof(float));
-    if (memory == NULL)
-        return sora_fail(err, SORA_NO_MEMORY, "no memory for the sgemm probe");
-    for (size_t i = 0; i < 2 * count; i++)
-        memory[i] = (float)(i % 17) - 8;
-    struct sgemm_probe probe = {memory, memory + count, memory + 2 * count,
-                                (SGEMM_WIDTH + threads - 1) / threads};
-    int64_t best_ns = INT64_MAX;
-    for (int run = 0; run < RUNS; run++) {
-        int64_t start_ns = clock_now_ns();
-        pool_run(pool, threads, sgemm_share, &probe);
-        int64_t spent_ns = clock_now_ns() - start_ns;
-        best_ns = spent_ns < best_ns ? spent_ns : best_ns;
-    }
-    *gflops = 2.0 * SGEMM_WIDTH * (double)count / (double)best_ns;
-    free(memory);
-    return SORA_OK;
+    int64_t start_ns = clock_now_ns();
+    pool_run(probe->pool, pool_threads(probe->pool), sgemm_share, probe);
+    return 2.0 * SGEMM_WIDTH * SGEMM_WIDTH * SGEMM_WIDTH / (double)(clock_now_ns() - start_ns);
 }
-
-struct stream_probe {
-    const uint64_t *words;
-    uint64_t sums[STREAM_BYTES / STREAM_SHARE_BYTES]; // so that the reading is not left out
-};
 
 static void stream_share(void *context, int32_t index, int32_t thread)
 {
     (void)thread;
-    struct stream_probe *probe = context;
+    struct probe *probe = context;
     const size_t count = STREAM_SHARE_BYTES / sizeof(uint64_t);
     const uint64_t *words = probe->words + (size_t)index * count;
     uint64_t sums[16] = {0};
@@ -76,26 +93,9 @@ static void stream_share(void *context, int32_t index, int32_t thread)
     probe->sums[index] = sum;
 }
 
-sora_status probe_stream(struct pool *pool, double *gbps, struct sora_error *err)
+double probe_stream(struct probe *probe)
 {
-    struct stream_probe *probe = calloc(1, sizeof *probe);
-    uint64_t *words = aligned_calloc(STREAM_BYTES, 1);
-    if (probe == NULL || words == NULL) {
-        free(probe);
-        free(words);
-        return sora_fail(err, SORA_NO_MEMORY, "no memory for the stream probe");
-    }
-    memset(words, 1, STREAM_BYTES);
-    probe->words = words;
-    int64_t best_ns = INT64_MAX;
-    for (int run = 0; run < RUNS; run++) {
-        int64_t start_ns = clock_now_ns();
-        pool_run(pool, (int32_t)(STREAM_BYTES / STREAM_SHARE_BYTES), stream_share, probe);
-        int64_t spent_ns = clock_now_ns() - start_ns;
-        best_ns = spent_ns < best_ns ? spent_ns : best_ns;
-    }
-    *gbps = (double)STREAM_BYTES / (double)best_ns;
-    free(words);
-    free(probe);
-    return SORA_OK;
+    int64_t start_ns = clock_now_ns();
+    pool_run(probe->pool, (int32_t)STREAM_SHARES, stream_share, probe);
+    return (double)STREAM_BYTES / (double)(clock_now_ns() - start_ns);
 }

@@ -118,9 +118,20 @@ void forward_deinit(struct forward *forward)
 static void project(struct forward *forward, int32_t layer, const struct project_out *outs,
                     int32_t count, const float *x)
 {
-    const struct project_batch batch = {.row_count = forward->batch.row_count,
-                                        .groups = forward->batch.groups,
-                                        .group_count = forward->batch.group_count};
+    const struct forward_batch *of = &forward->batch;
+    const struct sora_base *base = &forward->model->info.base;
+    struct ahead *ahead = &forward->ahead;
+    const int32_t half = of->row_count / 2;
+    ahead_clear(ahead);
+    if (outs[0].proj == SORA_PROJ_Q)
+        ahead_add_cache(ahead, forward->cache, of->rows, half, layer);
+    ahead_add_adapters(ahead, base, of->groups, of->group_count, layer, outs[0].proj);
+    if (outs[0].proj == SORA_PROJ_DOWN && layer + 1 < base->layer_count)
+        ahead_add_cache(ahead, forward->cache, of->rows + half, of->row_count - half, layer + 1);
+    const struct project_batch batch = {.row_count = of->row_count,
+                                        .groups = of->groups,
+                                        .group_count = of->group_count,
+                                        .ahead = ahead->list.bytes > 0 ? &ahead->list : NULL};
     project_run(&forward->projector, &forward->model->weights, layer, &batch, outs, count, x);
 }
 

@@ -8,6 +8,7 @@
 #include "base/pool.h"
 #include "kernel/attention.h"
 #include "kernel/lora_matmul.h"
+#include "model/ahead.h"
 #include "model/kvcache.h"
 #include "model/project.h"
 #include "model/weights.h"
@@ -39,6 +40,7 @@ struct forward {
     float *logits; // [L, vocab] of the last pass
     void *attention_scratch;
     struct projector projector;
+    struct ahead ahead;
 };
 
 SORA_CHECKED sora_status forward_init(struct forward *forward, const struct sora_model *model,

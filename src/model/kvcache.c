@@ -27,7 +27,12 @@ static void *map_bytes(size_t bytes)
 {
     void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return memory == MAP_FAILED ? NULL : memory;
+    if (memory == MAP_FAILED)
+        return NULL;
+    // A step reads pages all over the cache: large ones spare most of the address translation.
+    // Refused by some kernels, which changes nothing but time.
+    (void)madvise(memory, bytes, MADV_HUGEPAGE);
+    return memory;
 }
 
 sora_status kvcache_init(struct kvcache *cache, enum sora_dtype dtype, int32_t layer_count,
@@ -40,11 +45,13 @@ sora_status kvcache_init(struct kvcache *cache, enum sora_dtype dtype, int32_t l
     cache->block_count = block_count;
     cache->seq_count = seq_count;
     cache->blocks_per_seq_max = (context_max + SORA_KV_BLOCK_TOKENS - 1) / SORA_KV_BLOCK_TOKENS;
-    cache->block_stride = (size_t)kv_head_count * SORA_KV_BLOCK_TOKENS * (size_t)head_dim;
-    cache->layer_bytes = cache->block_stride * (size_t)block_count * element_bytes(dtype);
+    const size_t elements = (size_t)kv_head_count * SORA_KV_BLOCK_TOKENS * (size_t)head_dim;
+    cache->layer_bytes = elements * element_bytes(dtype);
+    cache->block_stride = elements * (size_t)layer_count;
 
     size_t table_count = 0;
-    bool fits = checked_mul(cache->layer_bytes, (size_t)layer_count, &cache->map_bytes) &&
+    bool fits = checked_mul(cache->layer_bytes * (size_t)layer_count, (size_t)block_count,
+                            &cache->map_bytes) &&
                 checked_mul((size_t)seq_count, (size_t)cache->blocks_per_seq_max, &table_count);
     if (fits) {
         cache->keys = map_bytes(cache->map_bytes);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Keys and values in blocks of SORA_KV_BLOCK_TOKENS tokens, handed to sequences from one pool.
-// A block number means the same slot in every layer. Memory is mapped, not touched, until used.
+// A block number means the same slot in every layer; a block's layers lie side by side, so that
+// what sequences use is dense. Memory is mapped, not touched, until used.
 // Owned by one engine, used by its thread alone.
 #ifndef MODEL_KVCACHE_H
 #define MODEL_KVCACHE_H
@@ -30,8 +31,8 @@ struct kv_seq {
 struct kvcache {
     int32_t layer_count, block_count, seq_count, blocks_per_seq_max;
     enum sora_dtype dtype; // SORA_F32 or SORA_F16
-    size_t block_stride;   // elements of one block in one layer: G * T * D
-    size_t layer_bytes;    // of one layer: block_count blocks
+    size_t layer_bytes;    // of one block in one layer: G * T * D elements
+    size_t block_stride;   // elements from one block to the next: of all layers
     uint8_t *keys, *values;
     size_t map_bytes;     // of each of the two
     int32_t *free_blocks; // a stack

@@ -154,7 +154,8 @@ void project_run(struct projector *projector, const struct weights *weights, int
                                               .x = x,
                                               .m = batch->row_count,
                                               .start = expand,
-                                              .start_context = &context});
+                                              .start_context = &context,
+                                              .ahead = batch->ahead});
 }
 
 void project_logits(struct projector *projector, const struct weights *weights, const float *x,

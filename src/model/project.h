@@ -30,6 +30,7 @@ struct project_batch {
     int32_t row_count;
     const struct lora_group *groups;
     int32_t group_count;
+    const struct matmul_ahead *ahead; // read after these projections
 };
 
 struct project_out {

@@ -94,8 +94,15 @@ static int64_t run_rows(struct fixture *f, enum cpu_isa isa, struct pool *pool, 
     alloc_guard_enter();
     row_quant_fill_on(isa, pool, x, m, f->weight.d_in, matmul_int8_form(&f->weight), memory,
                       &quant);
-    const struct matmul_work work = {
-        .calls = &call, .call_count = 1, .x = x, .m = m, .quant = &quant};
+    // What is fetched ahead is a hint: pieces of any size, mapped or not, change nothing.
+    const struct matmul_region regions[] = {{f->y, 1}, {NULL, 0}, {x, 70000}, {(void *)64, 4097}};
+    const struct matmul_ahead ahead = {regions, 4, 74098};
+    const struct matmul_work work = {.calls = &call,
+                                     .call_count = 1,
+                                     .x = x,
+                                     .m = m,
+                                     .quant = &quant,
+                                     .ahead = pool != NULL ? &ahead : NULL};
     matmul_run_on(isa, pool, &work, f->scratch);
     alloc_guard_leave();
     assert_true(f->y[(size_t)m * d_out] == 77);
@@ -291,7 +298,8 @@ static void products_are_added_to_what_is_there(void **state)
         struct fixture f = fixture_of(WEIGHT_Q4_1, shape, 5);
         for (int i = 0; i < 5 * 83; i++)
             f.y[i] = 1000;
-        const struct matmul_job job = {&f.weight, f.x, 5, f.y, true, &f.quant};
+        const struct matmul_job job = {
+            .weight = &f.weight, .x = f.x, .m = 5, .y = f.y, .adds = true, .quant = &f.quant};
         static matmul_int8_panels_fn *const by_isa[] = {
             matmul_int8_panels_portable, matmul_int8_panels_avx2, matmul_int8_panels_avx512,
             matmul_int8_panels_vnni};
