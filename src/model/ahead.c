@@ -7,11 +7,21 @@ void ahead_clear(struct ahead *ahead)
     ahead->list = (struct matmul_ahead){.regions = ahead->regions};
 }
 
-// False: the list is full.
+// What lies right behind the last region becomes part of it. False: the list is full.
 static bool add(struct ahead *ahead, const void *first, size_t bytes)
 {
     struct matmul_ahead *list = &ahead->list;
-    if (list->region_count == AHEAD_REGIONS_MAX || list->bytes + bytes > AHEAD_BYTES_MAX)
+    if (list->bytes + bytes > AHEAD_BYTES_MAX)
+        return false;
+    struct matmul_region *last = &ahead->regions[list->region_count - 1];
+    const uintptr_t start = (uintptr_t)first;
+    const uintptr_t end = list->region_count > 0 ? (uintptr_t)last->first + last->bytes : start + 1;
+    if (start >= end && start - end < 64) {
+        list->bytes += start - end + bytes;
+        last->bytes += start - end + bytes;
+        return true;
+    }
+    if (list->region_count == AHEAD_REGIONS_MAX)
         return false;
     ahead->regions[list->region_count++] = (struct matmul_region){first, bytes};
     list->bytes += bytes;
@@ -60,8 +70,8 @@ void ahead_add_adapters(struct ahead *ahead, const struct sora_base *base,
     layer += after[proj].layers;
     if (layer >= base->layer_count)
         return;
-    for (int32_t i = 0; i < after[proj].count; i++)
-        for (int32_t g = 0; g < group_count; g++)
+    for (int32_t g = 0; g < group_count; g++)
+        for (int32_t i = 0; i < after[proj].count; i++)
             if (!add_module(ahead, base, &groups[g], layer, after[proj].projs[i]))
                 return;
 }
