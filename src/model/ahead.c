@@ -13,13 +13,14 @@ static bool add(struct ahead *ahead, const void *first, size_t bytes)
     struct matmul_ahead *list = &ahead->list;
     if (list->bytes + bytes > AHEAD_BYTES_MAX)
         return false;
-    struct matmul_region *last = &ahead->regions[list->region_count - 1];
-    const uintptr_t start = (uintptr_t)first;
-    const uintptr_t end = list->region_count > 0 ? (uintptr_t)last->first + last->bytes : start + 1;
-    if (start >= end && start - end < 64) {
-        list->bytes += start - end + bytes;
-        last->bytes += start - end + bytes;
-        return true;
+    if (list->region_count > 0) {
+        struct matmul_region *last = &ahead->regions[list->region_count - 1];
+        const uintptr_t start = (uintptr_t)first, end = (uintptr_t)last->first + last->bytes;
+        if (start >= end && start - end < 64) {
+            list->bytes += start - end + bytes;
+            last->bytes += start - end + bytes;
+            return true;
+        }
     }
     if (list->region_count == AHEAD_REGIONS_MAX)
         return false;
