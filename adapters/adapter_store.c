@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "base/sha256.h"
 #include "sora/store.h"
+#include "sora/tenant.h"
 
 #define BLOB_SUFFIX ".safetensors"
 #define DIGEST_BYTES 64
@@ -281,7 +282,7 @@ sora_status sora_store_put(sora_store *store, const char *name, const void *byte
 {
     struct catalog_put put = {name, digest, if_match, byte_count, clock_unix_s(), activate};
     *created = false;
-    sora_status status = sora_store_check_name(name, err);
+    sora_status status = sora_tenant_check_stored(name, err);
     if (status != SORA_OK)
         return status;
     if (!is_digest(digest))

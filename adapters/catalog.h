@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Names and versions of adapters: which digest each means. One backend is a file beside the blobs
-// (SQLite); a shared one can stand beside it. A catalog knows nothing of files. Every call is one
-// transaction, durable when it returns. Owned by a store, which serialises the calls.
+// Names and versions of adapters: which digest each means; and API keys, limits of tenants and the
+// record of changes. One backend is a file beside the blobs (SQLite); a shared one can stand beside
+// it. A catalog knows nothing of files. Every call is one transaction, durable when it returns.
+// Owned by a store or by a sora_access, which serialises the calls; other processes may have the
+// same catalog open.
 #ifndef ADAPTERS_CATALOG_H
 #define ADAPTERS_CATALOG_H
 
@@ -9,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "sora/access.h"
 #include "sora/status.h"
 #include "sora/store.h"
 
@@ -43,6 +46,27 @@ struct catalog_ops {
                         struct sora_error *err);
     sora_status (*uses)(struct catalog *catalog, const char *digest, bool *used,
                         struct sora_error *err);
+
+    // The contracts of sora/access.h. Each change of keys or limits also changes the stamp, and
+    // leaves a record of its own.
+    sora_status (*add_key)(struct catalog *catalog, const struct sora_key *key,
+                           struct sora_error *err);
+    sora_status (*revoke_key)(struct catalog *catalog, const char *id, int64_t now_s,
+                              struct sora_error *err);
+    sora_status (*list_keys)(struct catalog *catalog, struct sora_key **keys, int32_t *key_count,
+                             struct sora_error *err);
+    sora_status (*set_limits)(struct catalog *catalog, const struct sora_tenant_limits *limits,
+                              int64_t now_s, struct sora_error *err);
+    sora_status (*list_limits)(struct catalog *catalog, struct sora_tenant_limits **limits,
+                               int32_t *limits_count, struct sora_error *err);
+    sora_status (*stamp)(struct catalog *catalog, int64_t *stamp, struct sora_error *err);
+    sora_status (*add_audit)(struct catalog *catalog, struct sora_audit *record,
+                             struct sora_error *err);
+    sora_status (*list_audit)(struct catalog *catalog, int64_t after, int32_t limit,
+                              struct sora_audit **records, int32_t *record_count,
+                              struct sora_error *err);
+    sora_status (*stored)(struct catalog *catalog, const char *tenant, const char *digest,
+                          int64_t *bytes, bool *has_digest, struct sora_error *err);
 };
 
 // First member of every backend's struct.

@@ -1,20 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // The catalog in one SQLite file, in WAL mode with every commit synced. Owned by a store, which
 // lets one thread in at a time.
+#include "adapters/catalog_sqlite.h"
+
 #include <errno.h>
-#include <sqlite3.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "adapters/catalog.h"
-
-#define SCHEMA_VERSION 1
-
-struct catalog_sqlite {
-    struct catalog base;
-    sqlite3 *db;
-    char *path;
-};
+#define SCHEMA_VERSION 2
+#define BUSY_MS 10000 // `keys`, another connection, holds the file for a moment
 
 // next_version stays when a name is removed, so that a number never means two adapters.
 static const char schema[] =
@@ -23,19 +17,14 @@ static const char schema[] =
     "CREATE TABLE version (name TEXT NOT NULL, version INTEGER NOT NULL, digest TEXT NOT NULL,"
     " bytes INTEGER NOT NULL, created_s INTEGER NOT NULL, PRIMARY KEY (name, version))"
     " WITHOUT ROWID;"
-    "CREATE INDEX version_digest ON version (digest);"
-    "PRAGMA user_version = 1;";
+    "CREATE INDEX version_digest ON version (digest);";
 
 #define ENTRY_COLUMNS                                                                \
     "SELECT v.name, v.version, v.digest, v.bytes, v.created_s, v.version = a.active" \
     " FROM version v JOIN adapter a ON a.name = v.name"
 
-static struct catalog_sqlite *of(struct catalog *catalog)
-{
-    return (struct catalog_sqlite *)catalog;
-}
-
-static sora_status fail_db(const struct catalog_sqlite *c, const char *what, struct sora_error *err)
+sora_status catalog_sqlite_fail(const struct catalog_sqlite *c, const char *what,
+                                struct sora_error *err)
 {
     int code = sqlite3_errcode(c->db) & 0xff;
     sora_status status = SORA_IO;
@@ -55,17 +44,18 @@ static sora_status run(struct catalog_sqlite *c, const char *sql, const char *wh
                        struct sora_error *err)
 {
     if (sqlite3_exec(c->db, sql, NULL, NULL, NULL) != SQLITE_OK)
-        return fail_db(c, what, err);
+        return catalog_sqlite_fail(c, what, err);
     return SORA_OK;
 }
 
-static sora_status begin(struct catalog_sqlite *c, struct sora_error *err)
+sora_status catalog_sqlite_begin(struct catalog_sqlite *c, struct sora_error *err)
 {
     return run(c, "BEGIN IMMEDIATE", "begin a transaction", err);
 }
 
 // Commits when all went well so far; otherwise, or when that fails, nothing has happened.
-static sora_status finish(struct catalog_sqlite *c, sora_status status, struct sora_error *err)
+sora_status catalog_sqlite_finish(struct catalog_sqlite *c, sora_status status,
+                                  struct sora_error *err)
 {
     if (status == SORA_OK)
         status = run(c, "COMMIT", "commit", err);
@@ -81,7 +71,7 @@ static sora_status prepare(struct catalog_sqlite *c, const char *sql, const char
                            struct sora_error *err)
 {
     if (sqlite3_prepare_v2(c->db, sql, -1, stmt, NULL) != SQLITE_OK)
-        return fail_db(c, "prepare a statement", err);
+        return catalog_sqlite_fail(c, "prepare a statement", err);
     int count = sqlite3_bind_parameter_count(*stmt), code = SQLITE_OK;
     if (count >= 1 && first)
         code = sqlite3_bind_text(*stmt, 1, first, -1, SQLITE_STATIC);
@@ -91,7 +81,7 @@ static sora_status prepare(struct catalog_sqlite *c, const char *sql, const char
         code = sqlite3_bind_int64(*stmt, 3, number);
     if (code == SQLITE_OK)
         return SORA_OK;
-    sora_status status = fail_db(c, "bind a statement", err);
+    sora_status status = catalog_sqlite_fail(c, "bind a statement", err);
     sqlite3_finalize(*stmt);
     *stmt = NULL;
     return status;
@@ -104,12 +94,12 @@ static sora_status change(struct catalog_sqlite *c, const char *sql, const char 
     sqlite3_stmt *stmt = NULL;
     sora_status status = prepare(c, sql, first, second, number, &stmt, err);
     if (status == SORA_OK && sqlite3_step(stmt) != SQLITE_DONE)
-        status = fail_db(c, "write", err);
+        status = catalog_sqlite_fail(c, "write", err);
     sqlite3_finalize(stmt);
     return status;
 }
 
-static void copy_text(sqlite3_stmt *stmt, int column, char *out, size_t out_bytes)
+void catalog_sqlite_text(sqlite3_stmt *stmt, int column, char *out, size_t out_bytes)
 {
     const char *text = (const char *)sqlite3_column_text(stmt, column);
     size_t bytes = text ? strlen(text) : 0;
@@ -123,9 +113,9 @@ static void copy_text(sqlite3_stmt *stmt, int column, char *out, size_t out_byte
 static void read_entry(sqlite3_stmt *stmt, struct sora_store_entry *entry)
 {
     memset(entry, 0, sizeof *entry);
-    copy_text(stmt, 0, entry->name, sizeof entry->name);
+    catalog_sqlite_text(stmt, 0, entry->name, sizeof entry->name);
     entry->version = sqlite3_column_int(stmt, 1);
-    copy_text(stmt, 2, entry->digest, sizeof entry->digest);
+    catalog_sqlite_text(stmt, 2, entry->digest, sizeof entry->digest);
     entry->bytes = (size_t)sqlite3_column_int64(stmt, 3);
     entry->created_s = sqlite3_column_int64(stmt, 4);
     entry->active = sqlite3_column_int(stmt, 5) != 0;
@@ -146,7 +136,7 @@ static sora_status find_entry(struct catalog_sqlite *c, const char *sql, const c
         read_entry(stmt, entry);
         *found = true;
     } else if (code != SQLITE_DONE) {
-        status = fail_db(c, "read", err);
+        status = catalog_sqlite_fail(c, "read", err);
     }
     sqlite3_finalize(stmt);
     return status;
@@ -165,7 +155,7 @@ static sora_status find_number(struct catalog_sqlite *c, const char *sql, const 
     if (code == SQLITE_ROW)
         *out = sqlite3_column_int64(stmt, 0);
     else if (code != SQLITE_DONE)
-        status = fail_db(c, "read", err);
+        status = catalog_sqlite_fail(c, "read", err);
     sqlite3_finalize(stmt);
     return status;
 }
@@ -235,7 +225,7 @@ static sora_status insert_version(struct catalog_sqlite *c, const struct catalog
     if (sqlite3_bind_int64(stmt, 4, (sqlite3_int64)put->bytes) != SQLITE_OK ||
         sqlite3_bind_int64(stmt, 5, put->created_s) != SQLITE_OK ||
         sqlite3_step(stmt) != SQLITE_DONE)
-        status = fail_db(c, "write", err);
+        status = catalog_sqlite_fail(c, "write", err);
     sqlite3_finalize(stmt);
     return status;
 }
@@ -287,26 +277,26 @@ static sora_status put_inside(struct catalog_sqlite *c, const struct catalog_put
 static sora_status put(struct catalog *catalog, const struct catalog_put *what,
                        struct sora_store_entry *entry, bool *created, struct sora_error *err)
 {
-    struct catalog_sqlite *c = of(catalog);
+    struct catalog_sqlite *c = catalog_sqlite_of(catalog);
     memset(entry, 0, sizeof *entry);
     *created = false;
-    sora_status status = begin(c, err);
+    sora_status status = catalog_sqlite_begin(c, err);
     if (status != SORA_OK)
         return status;
-    return finish(c, put_inside(c, what, entry, created, err), err);
+    return catalog_sqlite_finish(c, put_inside(c, what, entry, created, err), err);
 }
 
 static sora_status activate(struct catalog *catalog, const char *name, int32_t version,
                             struct sora_store_entry *entry, struct sora_error *err)
 {
-    struct catalog_sqlite *c = of(catalog);
-    sora_status status = begin(c, err);
+    struct catalog_sqlite *c = catalog_sqlite_of(catalog);
+    sora_status status = catalog_sqlite_begin(c, err);
     if (status != SORA_OK)
         return status;
     status = find_version(c, name, version, entry, err);
     if (status == SORA_OK)
         status = set_active(c, name, version, err);
-    status = finish(c, status, err);
+    status = catalog_sqlite_finish(c, status, err);
     entry->active = true;
     return status;
 }
@@ -334,7 +324,7 @@ static sora_status collect(struct catalog_sqlite *c, const char *sql, const char
             }
         }
         if (code != SQLITE_ROW)
-            status = fail_db(c, "read", err);
+            status = catalog_sqlite_fail(c, "read", err);
         else if (count == capacity || count >= INT32_MAX)
             status = sora_fail(err, SORA_NO_MEMORY, "no memory to list %zu versions", count);
         else
@@ -358,18 +348,18 @@ static void read_entry_row(sqlite3_stmt *stmt, void *row)
 static void read_digest_row(sqlite3_stmt *stmt, void *row)
 {
     struct catalog_digest *digest = row;
-    copy_text(stmt, 0, digest->text, sizeof digest->text);
+    catalog_sqlite_text(stmt, 0, digest->text, sizeof digest->text);
 }
 
 static sora_status remove_name(struct catalog *catalog, const char *name,
                                struct catalog_digest **orphans, int32_t *orphan_count,
                                struct sora_error *err)
 {
-    struct catalog_sqlite *c = of(catalog);
+    struct catalog_sqlite *c = catalog_sqlite_of(catalog);
     void *rows = NULL;
     *orphans = NULL;
     *orphan_count = 0;
-    sora_status status = begin(c, err);
+    sora_status status = catalog_sqlite_begin(c, err);
     if (status != SORA_OK)
         return status;
     status = collect(c,
@@ -382,7 +372,7 @@ static sora_status remove_name(struct catalog *catalog, const char *name,
         status = sora_fail(err, SORA_NOT_FOUND, "no adapter named \"%s\"", name);
     if (status == SORA_OK)
         status = set_active(c, name, 0, err);
-    status = finish(c, status, err);
+    status = catalog_sqlite_finish(c, status, err);
     if (status != SORA_OK) {
         free(rows);
         *orphan_count = 0;
@@ -399,8 +389,8 @@ static sora_status list(struct catalog *catalog, const char *name,
     static const char all[] = ENTRY_COLUMNS " ORDER BY v.name, v.version";
     static const char one[] = ENTRY_COLUMNS " WHERE v.name = ?1 ORDER BY v.version";
     void *rows = NULL;
-    sora_status status = collect(of(catalog), name ? one : all, name, sizeof **entries,
-                                 read_entry_row, &rows, entry_count, err);
+    sora_status status = collect(catalog_sqlite_of(catalog), name ? one : all, name,
+                                 sizeof **entries, read_entry_row, &rows, entry_count, err);
     *entries = rows;
     return status;
 }
@@ -409,15 +399,16 @@ static sora_status uses(struct catalog *catalog, const char *digest, bool *used,
                         struct sora_error *err)
 {
     int64_t number = 0;
-    sora_status status = find_number(of(catalog), "SELECT 1 FROM version WHERE digest = ?1 LIMIT 1",
-                                     digest, 0, &number, err);
+    sora_status status =
+        find_number(catalog_sqlite_of(catalog), "SELECT 1 FROM version WHERE digest = ?1 LIMIT 1",
+                    digest, 0, &number, err);
     *used = number != 0;
     return status;
 }
 
 static void close_catalog(struct catalog *catalog)
 {
-    struct catalog_sqlite *c = of(catalog);
+    struct catalog_sqlite *c = catalog_sqlite_of(catalog);
     if (!c)
         return;
     sqlite3_close(c->db);
@@ -425,13 +416,30 @@ static void close_catalog(struct catalog *catalog)
     free(c);
 }
 
+// Inside a transaction: two processes may open a new file at once.
+static sora_status upgrade_schema(struct catalog_sqlite *c, struct sora_error *err)
+{
+    int64_t version;
+    sora_status status = find_number(c, "PRAGMA user_version", NULL, 0, &version, err);
+    if (status == SORA_OK && version < 1)
+        status = run(c, schema, "create the tables", err);
+    if (status == SORA_OK && version < 2)
+        status = run(c, catalog_sqlite_access_schema, "create the tables of keys", err);
+    if (status == SORA_OK && version < SCHEMA_VERSION)
+        status = run(c, "PRAGMA user_version = 2", "write the schema's version", err);
+    return status;
+}
+
 static sora_status prepare_schema(struct catalog_sqlite *c, struct sora_error *err)
 {
     int64_t version;
-    sora_status status = run(c,
-                             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
-                             "PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;",
-                             "open", err);
+    sora_status status = SORA_OK;
+    if (sqlite3_busy_timeout(c->db, BUSY_MS) != SQLITE_OK)
+        return catalog_sqlite_fail(c, "open", err);
+    status = run(c,
+                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+                 "PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;",
+                 "open", err);
     if (status == SORA_OK)
         status = find_number(c, "PRAGMA user_version", NULL, 0, &version, err);
     if (status != SORA_OK)
@@ -443,9 +451,9 @@ static sora_status prepare_schema(struct catalog_sqlite *c, struct sora_error *e
                          c->path, (int)version, SCHEMA_VERSION);
     if (version == SCHEMA_VERSION)
         return SORA_OK;
-    status = begin(c, err);
+    status = catalog_sqlite_begin(c, err);
     if (status == SORA_OK)
-        status = finish(c, run(c, schema, "create the tables", err), err);
+        status = catalog_sqlite_finish(c, upgrade_schema(c, err), err);
     return status;
 }
 
@@ -458,6 +466,7 @@ sora_status catalog_sqlite_open(const char *path, struct catalog **catalog, stru
         .remove = remove_name,
         .list = list,
         .uses = uses,
+        CATALOG_SQLITE_ACCESS_OPS,
     };
     struct catalog_sqlite *c = calloc(1, sizeof *c);
     sora_status status = SORA_OK;
@@ -469,7 +478,7 @@ sora_status catalog_sqlite_open(const char *path, struct catalog **catalog, stru
     c->base.ops = &ops;
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
     if (sqlite3_open_v2(path, &c->db, flags, NULL) != SQLITE_OK)
-        status = fail_db(c, "open", err);
+        status = catalog_sqlite_fail(c, "open", err);
     if (status == SORA_OK)
         status = prepare_schema(c, err);
     if (status != SORA_OK) {

@@ -11,6 +11,7 @@
 #include "adapters/registry_table.h"
 #include "base/assert.h"
 #include "base/clock.h"
+#include "sora/tenant.h"
 
 struct sora_registry {
     sora_store *store; // borrowed
@@ -45,8 +46,8 @@ static size_t unlock(sora_registry *registry)
 static sora_status check_name(const sora_registry *registry, const char *name,
                               struct sora_error *err)
 {
-    sora_status status = sora_store_check_name(name, err);
-    if (status == SORA_OK && strcmp(name, registry->base_name) == 0)
+    sora_status status = sora_tenant_check_stored(name, err);
+    if (status == SORA_OK && strcmp(sora_tenant_bare(name), registry->base_name) == 0)
         return sora_fail(err, SORA_MALFORMED,
                          "adapter name \"%s\" is the base model's: requests for it mean the base",
                          name);
@@ -177,8 +178,16 @@ static sora_status run_load(sora_registry *registry, struct registry_blob *blob,
     int64_t start_us = clock_now_us();
     struct sora_error load_err = {SORA_OK, ""};
     sora_status status = read_resident(registry, blob->digest, &resident, &load_err);
+    // A removal takes the file before the name: only between changes do store and table agree.
+    bool between_changes = status == SORA_NOT_FOUND;
+    if (between_changes) {
+        pthread_mutex_lock(&registry->change);
+        status = read_resident(registry, blob->digest, &resident, &load_err);
+    }
     double load_ms = (double)(clock_now_us() - start_us) / 1000.0;
     lock(registry);
+    if (between_changes)
+        pthread_mutex_unlock(&registry->change);
     if (status == SORA_OK)
         registry_table_attach(&registry->table, blob, resident, load_ms);
     // Missing although a version still names it: the store's fault, not an unknown adapter.
@@ -209,12 +218,12 @@ static sora_status make_resident(sora_registry *registry, struct registry_blob *
 // --- pins ---
 
 // Splits "name@version"; *version 0 for a bare name, -1 for a version that no file can have.
-static sora_status split_name(const char *text, char name[SORA_ADAPTER_NAME_BYTES_MAX + 1],
+static sora_status split_name(const char *text, char name[SORA_STORED_NAME_BYTES_MAX + 1],
                               int32_t *version, struct sora_error *err)
 {
     const char *at = strrchr(text, '@');
     size_t bytes = at ? (size_t)(at - text) : strlen(text);
-    if (bytes == 0 || bytes > SORA_ADAPTER_NAME_BYTES_MAX)
+    if (bytes == 0 || bytes > SORA_STORED_NAME_BYTES_MAX)
         return sora_fail(err, SORA_NOT_FOUND, "no adapter named \"%.160s\"", text);
     memcpy(name, text, bytes);
     name[bytes] = 0;
@@ -268,7 +277,7 @@ static sora_status take_pin(sora_registry *registry, struct registry_record *rec
 sora_status sora_registry_pin(sora_registry *registry, const char *name, sora_pin **pin,
                               struct sora_error *err)
 {
-    char bare[SORA_ADAPTER_NAME_BYTES_MAX + 1];
+    char bare[SORA_STORED_NAME_BYTES_MAX + 1];
     struct registry_record *record = NULL;
     int32_t version = 0, index = -1;
     *pin = NULL;
@@ -462,6 +471,14 @@ sora_status sora_registry_versions(sora_registry *registry, const char *name,
     }
     unlock(registry);
     return status;
+}
+
+bool sora_registry_has(sora_registry *registry, const char *name)
+{
+    lock(registry);
+    bool found = registry_table_find(&registry->table, name) != NULL;
+    unlock(registry);
+    return found;
 }
 
 struct sora_registry_stats sora_registry_get_stats(sora_registry *registry)

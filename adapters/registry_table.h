@@ -49,7 +49,7 @@ struct registry_version {
 
 // One name. Outlives its removal while pins refer to it.
 struct registry_record {
-    char name[SORA_ADAPTER_NAME_BYTES_MAX + 1];
+    char name[SORA_STORED_NAME_BYTES_MAX + 1];
     struct registry_version *versions; // ascending
     int32_t version_count, version_capacity;
     int32_t active; // index, -1: none

@@ -164,7 +164,8 @@ asan() {
 }
 
 # The thread sanitizer needs only what runs on several threads.
-tsan_pattern='^test_(.*pool.*|.*queue.*|.*request.*|.*ring|engine_loop.*|.*_threads|conn_watch)$'
+tsan_pattern='^test_(.*pool.*|.*queue.*|.*request.*|.*ring|engine_loop.*|.*_threads'
+tsan_pattern+='|conn_watch|auth)$'
 tsan() {
     local targets
     targets=$(find tests/unit -name 'test_*.c' -printf '%f\n' | sed 's/\.c$//' |

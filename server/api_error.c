@@ -17,6 +17,8 @@ static const struct {
     [API_PARTIAL] = {206, "Partial Content", "", NULL},
     [API_NOT_MODIFIED] = {304, "Not Modified", "", NULL},
     [API_BAD_REQUEST] = {400, "Bad Request", "invalid_request_error", "invalid_request"},
+    [API_UNAUTHORIZED] = {401, "Unauthorized", "invalid_request_error", "invalid_api_key"},
+    [API_FORBIDDEN] = {403, "Forbidden", "invalid_request_error", "insufficient_permissions"},
     [API_NOT_FOUND] = {404, "Not Found", "invalid_request_error", "not_found"},
     [API_BAD_METHOD] = {405, "Method Not Allowed", "invalid_request_error", "method_not_allowed"},
     [API_TOO_SLOW] = {408, "Request Timeout", "invalid_request_error", "body_too_slow"},

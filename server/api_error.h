@@ -13,6 +13,8 @@ enum api_code {
     API_PARTIAL,      // a Range of the bytes
     API_NOT_MODIFIED, // the client has these bytes
     API_BAD_REQUEST,
+    API_UNAUTHORIZED, // no key, or not a good one
+    API_FORBIDDEN,    // a good key, but not for this
     API_NOT_FOUND,
     API_BAD_METHOD,
     API_TOO_SLOW,
@@ -22,7 +24,7 @@ enum api_code {
     API_BAD_MEDIA,
     API_BAD_RANGE,
     API_IMPOSSIBLE,  // well-formed, but not with this model
-    API_TOO_MANY,    // the queue is full; comes with Retry-After
+    API_TOO_MANY,    // the queue is full, or a tenant's limit; comes with Retry-After
     API_CLIENT_GONE, // nobody reads the reply; for the metrics only
     API_INTERNAL,
     API_UNAVAILABLE, // starting or draining; comes with Retry-After

@@ -7,6 +7,7 @@
 
 #include "sora/adapter.h"
 #include "sora/limits.h"
+#include "sora/tenant.h"
 
 #define FACTS_BYTES_MAX (16u << 20) // 256 layers of 7 modules, and the records of the file
 
@@ -124,12 +125,19 @@ static sora_status append_facts(struct card_cache *cache, sora_store *store, con
 }
 
 sora_status card_encode(struct card_cache *cache, sora_store *store,
-                        const struct sora_registry_card *card, struct buf *out,
+                        const struct sora_registry_card *card, const char *shown, struct buf *out,
                         struct sora_error *err)
 {
     const struct sora_store_entry *entry = &card->entry;
     buf_text(out, "{\"object\":\"adapter\",\"name\":");
-    buf_json_string(out, entry->name, strlen(entry->name));
+    buf_json_string(out, shown, strlen(shown));
+    char tenant[SORA_TENANT_BYTES_MAX + 1];
+    sora_tenant_of(entry->name, tenant);
+    buf_text(out, ",\"tenant\":");
+    if (tenant[0] != '\0')
+        buf_json_string(out, tenant, strlen(tenant));
+    else
+        buf_text(out, "null"); // shared by everyone
     buf_printf(out,
                ",\"version\":%d,\"versions\":%d,\"active\":%s,\"digest\":\"%s\",\"bytes\":%zu,"
                "\"created\":%lld",

@@ -26,7 +26,7 @@ void card_cache_deinit(struct card_cache *cache);
 
 // Appends the card as one object. Reads the file from the store when its facts are not known.
 SORA_CHECKED sora_status card_encode(struct card_cache *cache, sora_store *store,
-                                     const struct sora_registry_card *card, struct buf *out,
-                                     struct sora_error *err);
+                                     const struct sora_registry_card *card, const char *shown,
+                                     struct buf *out, struct sora_error *err);
 
 #endif

@@ -78,6 +78,12 @@ static const struct cli_option options[] = {
             "is a little quicker for the prompts (default 100)",
      .min = 1,
      .max = SORA_STEP_MS_MAX},
+    {.name = "api-key-file",
+     .kind = CLI_TEXT,
+     .offset = FIELD(config.api_key_file),
+     .arg = "FILE",
+     .doc = "Keys beside those of `sora-server keys`: lines of KEY [TENANT [SCOPES]], read anew "
+            "when the file changes"},
     {.kind = CLI_HEADING, .doc = "Machine"},
     {.name = "threads",
      .kind = CLI_INT,
@@ -133,7 +139,10 @@ static const struct cli_option options[] = {
 static const struct cli_command command = {
     .doc = "Serve a base model and many adapters of it over an OpenAI-style HTTP API.\v"
            "More sequences and more context need more memory for keys and values; when it is "
-           "short, requests wait or are computed again, none fails.\n\nExample:\n  sora-server "
+           "short, requests wait or are computed again, none fails.\n\nWithout any API key "
+           "everyone who "
+           "reaches the port may do everything; the first `sora-server keys make` ends that, also "
+           "while the server runs.\n\nExample:\n  sora-server "
            "serve --model model.gguf --adapter support=support.safetensors",
     .options = options,
     .option_count = sizeof options / sizeof options[0],
@@ -198,6 +207,7 @@ static bool read_options(int argc, char **argv, struct serve_options *values, in
 }
 
 static sem_t stop_asked;
+static struct auth *reloaded; // what SIGHUP makes look for changes
 
 static void set_handler(void (*handler)(int))
 {
@@ -213,6 +223,20 @@ static void on_signal(int number)
     (void)number;
     set_handler(SIG_DFL);
     sem_post(&stop_asked);
+}
+
+static void on_hangup(int number)
+{
+    (void)number;
+    auth_reload(reloaded);
+}
+
+// SIGHUP: the API keys are read anew, as daemons do. SIG_IGN while there is nothing to do it with.
+static void catch_hangup(void (*handler)(int))
+{
+    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGHUP, &action, NULL);
 }
 
 // From here on; before, while the model loads, a signal just ends the process: nothing has been
@@ -257,12 +281,18 @@ int cmd_serve(int argc, char **argv)
     }
     if (status == SORA_OK) {
         catch_signals();
+        if (values.config.api_key_file != NULL) { // otherwise a closed terminal ends it as ever
+            reloaded = server->auth;
+            catch_hangup(on_hangup);
+        }
         announce(server);
         wait_for_signal();
         server_drain(server, SORA_DRAIN_US);
     } else {
         exit_code = cli_fail(argv[0], &err);
     }
+    if (reloaded != NULL)
+        catch_hangup(SIG_IGN);
     server_close(server);
     return exit_code;
 }

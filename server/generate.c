@@ -105,6 +105,7 @@ static sora_status make_request(struct generation *gen, struct api_error *error)
         .vocab_size = server->info->base.vocab_size,
         .adapter = gen->pin != NULL ? sora_pin_name(gen->pin) : NULL,
         .adapter_digest = gen->pin != NULL ? sora_pin_info(gen->pin)->digest : NULL,
+        .tenant = gen->call->caller.rate->id,
     };
     struct sora_error cause;
     sora_status status = request_create(&spec, &gen->request, &cause);
@@ -331,7 +332,7 @@ static void reply_stream(struct generation *gen)
 static sora_status prepare(struct generation *gen, struct api_error *error)
 {
     const char *name = gen->api.adapter != NULL ? gen->api.adapter : gen->api.model;
-    sora_status status = generate_pin(gen->server, name, &gen->pin, error);
+    sora_status status = generate_pin(gen->server, &gen->call->caller, name, &gen->pin, error);
     if (status == SORA_OK && gen->api.adapter != NULL && gen->api.model != NULL &&
         strcmp(gen->api.model, gen->server->base_name) != 0)
         status = api_error_set(error, API_BAD_REQUEST, "invalid_value", "adapters",
@@ -351,12 +352,18 @@ static sora_status prepare(struct generation *gen, struct api_error *error)
 static sora_status run(struct generation *gen, struct api_error *error)
 {
     struct server *server = gen->server;
+    struct rate_tenant *rate = gen->call->caller.rate;
     struct sora_error cause;
+    if (!rate_take_tokens(rate, gen->answer.prompt_tokens, clock_now_us(),
+                          &gen->call->retry_after_s, error))
+        return SORA_BUSY;
     request_table_add(&server->requests, gen->request);
     sora_status status = engine_loop_submit(server->loop, gen->request, &cause);
     if (status != SORA_OK) {
         request_table_remove(&server->requests, gen->request);
         metrics_add(&server->metrics, METRICS_REJECTED, 1);
+        gen->call->retry_after_s = 0;
+        rate_spend_tokens(rate, -gen->answer.prompt_tokens, clock_now_us());
         return api_error_from(error, API_FROM_BODY, &cause);
     }
     metrics_add(&server->metrics, METRICS_PROMPT_TOKENS, gen->answer.prompt_tokens);
@@ -368,6 +375,7 @@ static sora_status run(struct generation *gen, struct api_error *error)
     conn_watch_remove(server->watch, ticket);
     request_table_remove(&server->requests, gen->request);
     request_await(gen->request);
+    rate_spend_tokens(rate, gen->answer.completion_tokens, clock_now_us());
     if (gen->client_gone)
         metrics_add(&server->metrics, METRICS_CANCELLED, 1);
     if (gen->pin != NULL)

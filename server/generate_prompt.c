@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "server/generate.h"
+#include "server/names.h"
 
 struct api_limits generate_limits(const struct server *server)
 {
@@ -11,14 +12,17 @@ struct api_limits generate_limits(const struct server *server)
                                .context_max = server->context_max};
 }
 
-sora_status generate_pin(struct server *server, const char *name, sora_pin **pin,
-                         struct api_error *error)
+sora_status generate_pin(struct server *server, const struct auth_caller *caller, const char *name,
+                         sora_pin **pin, struct api_error *error)
 {
     struct sora_error cause;
+    char stored[NAMES_BYTES];
     *pin = NULL;
     if (name == NULL || strcmp(name, server->base_name) == 0)
         return SORA_OK;
-    sora_status status = sora_registry_pin(server->registry, name, pin, &cause);
+    sora_status status = SORA_NOT_FOUND;
+    if (names_resolve(server->registry, caller, name, stored, NULL))
+        status = sora_registry_pin(server->registry, stored, pin, &cause);
     // A name that cannot be an adapter's is unknown like any other.
     if (status == SORA_NOT_FOUND || status == SORA_MALFORMED)
         return api_error_set(error, API_NOT_FOUND, "model_not_found", "model",

@@ -333,7 +333,8 @@ static void append_head(struct http_call *call, struct buf *out, enum api_code c
     buf_printf(out, "x-request-id: %s\r\nConnection: %s\r\n", call->request_id,
                call->close ? "close" : "keep-alive");
     if (code == API_TOO_MANY || code == API_UNAVAILABLE)
-        buf_text(out, "Retry-After: 1\r\n");
+        buf_printf(out, "Retry-After: %d\r\n",
+                   call->retry_after_s > 0 ? (int)call->retry_after_s : 1);
     buf_append(out, call->headers.data, call->headers.bytes);
 }
 

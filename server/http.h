@@ -14,6 +14,7 @@
 
 #include "base/buf.h"
 #include "server/api_error.h"
+#include "server/auth.h"
 
 struct http_server;
 
@@ -36,10 +37,12 @@ struct http_call {
     int socket; // to watch for the client's going; -1: not found
     bool close; // no keep-alive after this reply
     enum http_body_state body;
-    bool replied;       // the head is out
-    bool chunked;       // of a stream: HTTP/1.1
-    enum api_code code; // of the reply
-    struct buf headers; // "Name: value\r\n" to be sent with the reply
+    bool replied;              // the head is out
+    bool chunked;              // of a stream: HTTP/1.1
+    enum api_code code;        // of the reply
+    int32_t retry_after_s;     // of a 429 or 503; 0: one second
+    struct auth_caller caller; // zeros: nobody yet
+    struct buf headers;        // "Name: value\r\n" to be sent with the reply
 };
 
 struct http_options {

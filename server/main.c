@@ -23,6 +23,7 @@ static const struct command_entry entries[] = {
     {"inspect", cmd_inspect, "tell what is in a model or an adapter file"},
     {"import", cmd_import, "turn a PEFT adapter into an adapter file"},
     {"export", cmd_export, "turn an adapter file into a PEFT folder"},
+    {"keys", cmd_keys, "make, list and revoke API keys; limits of tenants; who changed what"},
 };
 
 #define ENTRY_COUNT (sizeof entries / sizeof entries[0])

@@ -33,7 +33,7 @@ static sora_status make_seq(const struct request_spec *spec, struct request *req
     seq->handle = -1;
     seq->prompt_count = count;
     seq->item.owner = seq;
-    seq->item.tenant = key_of(spec->tenant);
+    seq->item.tenant = (uint64_t)spec->tenant;
     seq->item.adapter = key_of(spec->adapter);
     seq->item.length = count;
     seq->item.score_end = spec->score_prompt ? count - 1 : 0;
@@ -92,6 +92,7 @@ sora_status request_create(const struct request_spec *spec, struct request **req
     made->lora_rank_max = spec->lora_rank_max;
     made->adapter = spec->adapter;
     made->choices = spec->choices;
+    made->tenant = made->view.tenant = spec->tenant;
     if (spec->lora != NULL) {
         ASSERT(spec->adapter_digest != NULL);
         snprintf(made->view.digest, sizeof made->view.digest, "%s", spec->adapter_digest);

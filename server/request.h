@@ -46,6 +46,7 @@ struct request {
     float lora_scale;
     int32_t lora_rank_max;        // 0: all
     struct sora_prefix_view view; // the same, as the prefix cache knows it
+    int32_t tenant;               // of struct rate_tenant; 0: none
     int32_t choices;              // of each prompt
     atomic_int cached_tokens;     // engine: prompt tokens that were in the cache
     int64_t arrival_us;
@@ -78,9 +79,9 @@ struct request_spec {
     float lora_scale;
     int32_t lora_rank_max;
     int32_t vocab_size;
-    const char *tenant;         // whose turns it takes; NULL: the tenant without a name
     const char *adapter;        // name, NULL: the base
     const char *adapter_digest; // hex; NULL: the base
+    int32_t tenant;             // of struct rate_tenant; 0: none
 };
 
 // SORA_LIMIT when its events would take more than SORA_EVENT_BYTES_MAX; SORA_MALFORMED of a

@@ -13,30 +13,39 @@ struct route {
     const char *prefix; // the path, or what stands before {name}
     const char *suffix; // what stands behind {name}; NULL: the route has no name
     routes_handler *handler;
-    bool always; // also while the server starts or drains
+    bool always;     // also while the server starts or drains
+    uint32_t scopes; // of a key, one of which is enough
+    enum route_use use;
 };
+
+// A row that says nothing is the admins'. OPEN needs no key at all: what tells nothing about what
+// is served, for probes and load balancers. /metrics has the names of all adapters in it.
+enum { ADMIN = 0, INFER = SORA_SCOPE_INFER, ADAPTERS = SORA_SCOPE_ADAPTERS, OPEN = 1 << 30 };
 
 // A longer suffix stands before a shorter one: names may have slashes.
 static const struct route routes[] = {
-    {"POST", "/v1/completions", NULL, routes_completions, false},
-    {"POST", "/v1/chat/completions", NULL, routes_chat, false},
-    {"GET", "/v1/models", NULL, routes_models_list, false},
-    {"GET", "/v1/models/", "", routes_models_get, false},
-    {"DELETE", "/v1/models/", "", routes_models_delete, false},
-    {"GET", "/v1/adapters", NULL, routes_adapters_list, false},
-    {"POST", "/v1/adapters", NULL, routes_adapters_post, false},
-    {"GET", "/v1/adapters/", "/versions", routes_adapters_versions, false},
-    {"POST", "/v1/adapters/", "/rollback", routes_adapters_rollback, false},
-    {"GET", "/v1/adapters/", "/content", routes_adapters_content, false},
-    {"PUT", "/v1/adapters/", "", routes_adapters_put, false},
-    {"GET", "/v1/adapters/", "", routes_adapters_get, false},
-    {"DELETE", "/v1/adapters/", "", routes_adapters_delete, false},
-    {"POST", "/tokenize", NULL, routes_tokenize, false},
-    {"POST", "/detokenize", NULL, routes_detokenize, false},
-    {"GET", "/health", NULL, routes_health, true},
-    {"GET", "/ready", NULL, routes_ready, true},
-    {"GET", "/version", NULL, routes_version, true},
-    {"GET", "/metrics", NULL, routes_metrics, true},
+    {"POST", "/v1/completions", NULL, routes_completions, false, INFER, ROUTE_READS},
+    {"POST", "/v1/chat/completions", NULL, routes_chat, false, INFER, ROUTE_READS},
+    {"GET", "/v1/models", NULL, routes_models_list, false, INFER | ADAPTERS, ROUTE_READS},
+    {"GET", "/v1/models/", "", routes_models_get, false, INFER | ADAPTERS, ROUTE_READS},
+    {"DELETE", "/v1/models/", "", routes_models_delete, false, ADAPTERS, ROUTE_CHANGES},
+    {"GET", "/v1/adapters", NULL, routes_adapters_list, false, INFER | ADAPTERS, ROUTE_READS},
+    {"POST", "/v1/adapters", NULL, routes_adapters_post, false, ADAPTERS, ROUTE_READS},
+    {"GET", "/v1/adapters/", "/versions", routes_adapters_versions, false, INFER | ADAPTERS,
+     ROUTE_READS},
+    {"POST", "/v1/adapters/", "/rollback", routes_adapters_rollback, false, ADAPTERS,
+     ROUTE_CHANGES},
+    {"GET", "/v1/adapters/", "/content", routes_adapters_content, false, ADAPTERS, ROUTE_READS},
+    {"PUT", "/v1/adapters/", "", routes_adapters_put, false, ADAPTERS, ROUTE_MAKES},
+    {"GET", "/v1/adapters/", "", routes_adapters_get, false, INFER | ADAPTERS, ROUTE_READS},
+    {"DELETE", "/v1/adapters/", "", routes_adapters_delete, false, ADAPTERS, ROUTE_CHANGES},
+    {"POST", "/tokenize", NULL, routes_tokenize, false, INFER, ROUTE_READS},
+    {"POST", "/detokenize", NULL, routes_detokenize, false, INFER, ROUTE_READS},
+    {"GET", "/health", NULL, routes_health, true, OPEN, ROUTE_READS},
+    {"GET", "/ready", NULL, routes_ready, true, OPEN, ROUTE_READS},
+    {"GET", "/version", NULL, routes_version, true, OPEN, ROUTE_READS},
+    {"GET", "/v1/audit", NULL, routes_audit, false, ADMIN, ROUTE_READS},
+    {"GET", "/metrics", NULL, routes_metrics, true, ADMIN, ROUTE_READS},
 };
 enum { ROUTE_COUNT = sizeof routes / sizeof routes[0], ROUTE_NONE = ROUTE_COUNT };
 _Static_assert(ROUTE_COUNT < METRICS_ROUTE_MAX, "metrics hold every route and the unknown one");
@@ -61,6 +70,7 @@ static const char *const labels[ROUTE_COUNT + 1] = {
     "GET /health",
     "GET /ready",
     "GET /version",
+    "GET /v1/audit",
     "GET /metrics",
     "none",
 };
@@ -139,7 +149,7 @@ static void reply_not_ready(struct http_call *call, int state)
 static void run_handler(struct server *server, struct http_call *call, const struct route *route,
                         const char *name, size_t name_bytes)
 {
-    char decoded[SORA_ADAPTER_NAME_BYTES_MAX * 2];
+    char decoded[SORA_ADAPTER_NAME_BYTES_MAX * 2], stored[NAMES_BYTES];
     struct api_error error;
     if (route->suffix != NULL && !http_decode_path(name, name_bytes, decoded, sizeof decoded)) {
         (void)api_error_set(&error, API_BAD_REQUEST, "invalid_name", "name",
@@ -155,8 +165,10 @@ static void run_handler(struct server *server, struct http_call *call, const str
     int state = atomic_load(&server->state);
     if (state != SERVER_READY && !route->always)
         reply_not_ready(call, state);
-    else
-        route->handler(server, call, route->suffix != NULL ? decoded : NULL);
+    else if (route->suffix == NULL)
+        route->handler(server, call, NULL);
+    else if (routes_settle_name(server, call, route->use, decoded, stored))
+        route->handler(server, call, stored);
     if (!route->always)
         atomic_fetch_sub(&server->calls, 1);
 }
@@ -170,10 +182,14 @@ void routes_handle(struct http_call *call, void *context)
     struct buf allowed;
     buf_init(&allowed, 256);
     int index = find_route(call, &name, &name_bytes, &allowed);
-    if (index == ROUTE_NONE)
+    // Who has no key learns nothing, not even which routes there are.
+    uint32_t scopes = index == ROUTE_NONE ? SORA_SCOPE_ALL : routes[index].scopes;
+    bool admitted = scopes == OPEN || routes_admit(server, call, scopes);
+    if (admitted && index == ROUTE_NONE)
         reply_no_route(call, &allowed);
-    else
+    else if (admitted)
         run_handler(server, call, &routes[index], name, name_bytes);
+    routes_leave(call);
     buf_deinit(&allowed);
     metrics_reply(&server->metrics, index, call->code);
     char quoted[LOG_QUOTE_BYTES];
@@ -199,5 +215,6 @@ void routes_reply_status(struct http_call *call, enum api_origin origin,
 {
     struct api_error error;
     (void)api_error_from(&error, origin, cause);
+    names_show_in(&call->caller, error.message);
     http_reply_error(call, &error);
 }

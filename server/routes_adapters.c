@@ -26,18 +26,10 @@ static bool split_name(const char *text, char *name, size_t name_bytes, int32_t 
     return true;
 }
 
-static void reply_unknown(struct http_call *call, const char *name)
-{
-    struct api_error error;
-    (void)api_error_set(&error, API_NOT_FOUND, "adapter_not_found", "name",
-                        "there is no adapter \"%.200s\"; GET /v1/adapters lists them", name);
-    http_reply_error(call, &error);
-}
-
 bool routes_find_card(struct server *server, struct http_call *call, const char *name,
                       struct sora_registry_card *card)
 {
-    char bare[SORA_ADAPTER_NAME_BYTES_MAX + 1];
+    char bare[SORA_STORED_NAME_BYTES_MAX + 1];
     int32_t version = 0, count = 0;
     struct sora_registry_card *cards = NULL;
     struct sora_error cause;
@@ -57,8 +49,19 @@ bool routes_find_card(struct server *server, struct http_call *call, const char 
     }
     free(cards);
     if (!found)
-        reply_unknown(call, name);
+        routes_reply_unknown(call, name);
     return found;
+}
+
+// A card as this caller may see it.
+static sora_status encode_card(struct server *server, const struct http_call *call,
+                               const struct sora_registry_card *card, struct buf *out,
+                               struct sora_error *cause)
+{
+    struct sora_registry_card seen = *card;
+    names_mask(&call->caller, server->started_s, &seen);
+    const char *shown = names_shown(&call->caller, seen.entry.name);
+    return card_encode(&server->cards, server->store, &seen, shown, out, cause);
 }
 
 void routes_reply_card(struct server *server, struct http_call *call, enum api_code code,
@@ -67,7 +70,7 @@ void routes_reply_card(struct server *server, struct http_call *call, enum api_c
     struct sora_error cause;
     struct buf out;
     buf_init(&out, SORA_REPLY_BYTES_MAX);
-    if (card_encode(&server->cards, server->store, card, &out, &cause) == SORA_OK) {
+    if (encode_card(server, call, card, &out, &cause) == SORA_OK) {
         http_add_header(call, "ETag", "\"%s\"", card->entry.digest);
         http_reply_json(call, code, &out);
     } else {
@@ -88,7 +91,7 @@ void routes_reply_cards(struct server *server, struct http_call *call,
     for (int32_t i = 0; i < card_count && status == SORA_OK; i++) {
         size_t before = out.bytes;
         buf_text(&out, out.bytes > kept ? "," : "");
-        status = card_encode(&server->cards, server->store, &cards[i], &out, &cause);
+        status = encode_card(server, call, &cards[i], &out, &cause);
         if (status == SORA_NOT_FOUND) { // deleted since the list was made
             out.bytes = before;
             status = SORA_OK;
@@ -112,7 +115,7 @@ void routes_adapters_list(struct server *server, struct http_call *call, const c
         routes_reply_status(call, API_FROM_ADAPTER, &cause);
         return;
     }
-    routes_reply_cards(server, call, cards, count);
+    routes_reply_cards(server, call, cards, routes_keep_visible(server, call, cards, count));
     free(cards);
 }
 
@@ -130,7 +133,7 @@ void routes_adapters_versions(struct server *server, struct http_call *call, con
     struct sora_error cause;
     sora_status status = sora_registry_versions(server->registry, name, &cards, &count, &cause);
     if (status == SORA_NOT_FOUND || status == SORA_MALFORMED || (status == SORA_OK && count == 0))
-        reply_unknown(call, name);
+        routes_reply_unknown(call, name);
     else if (status != SORA_OK)
         routes_reply_status(call, API_FROM_ADAPTER, &cause);
     else
@@ -142,9 +145,9 @@ void routes_adapters_delete(struct server *server, struct http_call *call, const
 {
     struct sora_error cause;
     size_t freed_bytes = 0;
-    sora_status status = sora_registry_remove(server->registry, name, &freed_bytes, &cause);
+    sora_status status = routes_remove(server, call, name, &freed_bytes, &cause);
     if (status == SORA_NOT_FOUND || status == SORA_MALFORMED) {
-        reply_unknown(call, name);
+        routes_reply_unknown(call, name);
         return;
     }
     if (status != SORA_OK) {
@@ -152,9 +155,10 @@ void routes_adapters_delete(struct server *server, struct http_call *call, const
         return;
     }
     struct buf out;
+    const char *shown = names_shown(&call->caller, name);
     buf_init(&out, 4096);
     buf_text(&out, "{\"object\":\"adapter.deleted\",\"name\":");
-    buf_json_string(&out, name, strlen(name));
+    buf_json_string(&out, shown, strlen(shown));
     buf_printf(&out, ",\"deleted\":true,\"freed_bytes\":%zu}", freed_bytes);
     http_reply_json(call, API_OK, &out);
     buf_deinit(&out);

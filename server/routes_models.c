@@ -38,9 +38,10 @@ void routes_models_list(struct server *server, struct http_call *call, const cha
     buf_init(&out, SORA_REPLY_BYTES_MAX);
     buf_text(&out, "{\"object\":\"list\",\"data\":[");
     encode_model(server, server->base_name, NULL, &out);
+    count = routes_keep_visible(server, call, cards, count);
     for (int32_t i = 0; i < count; i++) {
         buf_text(&out, ",");
-        encode_model(server, cards[i].entry.name, &cards[i], &out);
+        encode_model(server, names_shown(&call->caller, cards[i].entry.name), &cards[i], &out);
     }
     buf_text(&out, "]}");
     http_reply_json(call, API_OK, &out);
@@ -56,7 +57,7 @@ void routes_models_get(struct server *server, struct http_call *call, const char
     if (!is_base && !routes_find_card(server, call, name, &card))
         return;
     buf_init(&out, 1u << 16);
-    encode_model(server, name, is_base ? NULL : &card, &out);
+    encode_model(server, names_shown(&call->caller, name), is_base ? NULL : &card, &out);
     http_reply_json(call, API_OK, &out);
     buf_deinit(&out);
 }
@@ -72,14 +73,15 @@ void routes_models_delete(struct server *server, struct http_call *call, const c
         http_reply_error(call, &error);
         return;
     }
-    if (sora_registry_remove(server->registry, name, &freed_bytes, &cause) != SORA_OK) {
+    if (routes_remove(server, call, name, &freed_bytes, &cause) != SORA_OK) {
         routes_reply_status(call, API_FROM_MODEL, &cause);
         return;
     }
     struct buf out;
+    const char *shown = names_shown(&call->caller, name);
     buf_init(&out, 4096);
     buf_text(&out, "{\"id\":");
-    buf_json_string(&out, name, strlen(name));
+    buf_json_string(&out, shown, strlen(shown));
     buf_printf(&out, ",\"object\":\"model\",\"deleted\":true,\"freed_bytes\":%zu}", freed_bytes);
     http_reply_json(call, API_OK, &out);
     buf_deinit(&out);

@@ -25,10 +25,11 @@ static void encode_tokens(struct server *server, const int32_t *tokens, int32_t 
 }
 
 // The model of a request must exist, even where the tokenizer is the same for all of them.
-static sora_status check_model(struct server *server, const char *name, struct api_error *error)
+static sora_status check_model(struct server *server, const struct http_call *call,
+                               const char *name, struct api_error *error)
 {
     sora_pin *pin = NULL;
-    sora_status status = generate_pin(server, name, &pin, error);
+    sora_status status = generate_pin(server, &call->caller, name, &pin, error);
     if (pin != NULL)
         sora_registry_unpin(server->registry, pin);
     return status;
@@ -51,7 +52,7 @@ void routes_tokenize(struct server *server, struct http_call *call, const char *
     http_body_free(&body);
     if (status != SORA_OK)
         goto done;
-    status = check_model(server, api.model, &error);
+    status = check_model(server, call, api.model, &error);
     if (status == SORA_OK)
         status = generate_tokens(server, &api, api.kind == API_CHAT ? NULL : &api.prompts[0],
                                  &tokens, &count, &error);
@@ -67,13 +68,14 @@ done:
     buf_deinit(&out);
 }
 
-static sora_status detokenize(struct server *server, const struct api_request *api, struct buf *out,
+static sora_status detokenize(struct server *server, const struct http_call *call,
+                              const struct api_request *api, struct buf *out,
                               struct api_error *error)
 {
     struct sora_error cause;
     char *text = NULL;
     size_t bytes = 0;
-    sora_status status = check_model(server, api->model, error);
+    sora_status status = check_model(server, call, api->model, error);
     if (status != SORA_OK)
         return status;
     if (server->tokenizer == NULL)
@@ -104,7 +106,7 @@ void routes_detokenize(struct server *server, struct http_call *call, const char
         status = api_decode_detokenize(body.data, body.bytes, &limits, &api, &error);
         http_body_free(&body);
         if (status == SORA_OK) {
-            status = detokenize(server, &api, &out, &error);
+            status = detokenize(server, call, &api, &out, &error);
             api_request_deinit(&api);
         }
     }

@@ -52,18 +52,14 @@ static void publish(struct server *server, struct http_call *call, const char *n
     char digest[DIGEST_BYTES], activate[8] = "";
     const char *condition;
     struct sora_registry_card card;
-    struct sora_error cause;
     bool created = false;
     if (!read_condition(server, call, name, digest, &condition))
         return;
     (void)http_query(call, "activate", activate, sizeof activate);
     bool stays = strcasecmp(activate, "false") == 0 || strcmp(activate, "0") == 0;
-    sora_status status = sora_registry_publish(server->registry, name, bytes, byte_count, condition,
-                                               !stays, &card, &created, &cause);
-    if (status != SORA_OK) {
-        routes_reply_status(call, API_FROM_ADAPTER, &cause);
+    struct routes_upload put = {name, bytes, byte_count, condition, !stays};
+    if (!routes_publish(server, call, &put, &card, &created))
         return;
-    }
     bool is_new = created && card.version_count == 1;
     routes_reply_card(server, call, is_new ? API_CREATED : API_OK, &card);
 }
@@ -72,22 +68,19 @@ void routes_adapters_put(struct server *server, struct http_call *call, const ch
 {
     struct http_body body;
     struct api_error error;
-    struct sora_error cause;
     const char *type = http_header(call, "Content-Type");
     bool wrong_type = type != NULL && (strncasecmp(type, "multipart/", 10) == 0 ||
                                        strncasecmp(type, "application/json", 16) == 0);
     // Refuse before a gigabyte is sent for nothing.
-    sora_status status = sora_store_check_name(name, &cause);
-    if (status != SORA_OK || wrong_type) {
-        if (wrong_type)
-            (void)api_error_set(&error, API_BAD_MEDIA, NULL, NULL,
-                                "the body must be the bytes of the file, as "
-                                "application/octet-stream; a PEFT pair goes to POST /v1/adapters");
-        else
-            (void)api_error_from(&error, API_FROM_ADAPTER, &cause);
+    if (wrong_type) {
+        (void)api_error_set(&error, API_BAD_MEDIA, NULL, NULL,
+                            "the body must be the bytes of the file, as "
+                            "application/octet-stream; a PEFT pair goes to POST /v1/adapters");
         http_reply_error(call, &error);
         return;
     }
+    if (!routes_fits(server, call, name))
+        return;
     if (http_read_body(call, SORA_ADAPTER_BYTES_MAX, &server->upload_budget, &body, &error) !=
         SORA_OK) {
         http_reply_error(call, &error);
@@ -99,12 +92,12 @@ void routes_adapters_put(struct server *server, struct http_call *call, const ch
 
 // The name of a POSTed adapter: the form field, or ?name=.
 static bool find_name(struct http_call *call, const struct multipart *form,
-                      char name[SORA_ADAPTER_NAME_BYTES_MAX + 1])
+                      char name[SORA_STORED_NAME_BYTES_MAX + 1])
 {
     const struct multipart_part *part = multipart_find(form, "name");
     if (part == NULL)
-        return http_query(call, "name", name, SORA_ADAPTER_NAME_BYTES_MAX + 1);
-    if (part->bytes > SORA_ADAPTER_NAME_BYTES_MAX)
+        return http_query(call, "name", name, SORA_STORED_NAME_BYTES_MAX + 1);
+    if (part->bytes > SORA_STORED_NAME_BYTES_MAX)
         return false;
     memcpy(name, part->data, part->bytes);
     name[part->bytes] = '\0';
@@ -140,7 +133,7 @@ static void post_form(struct server *server, struct http_call *call, const struc
     struct multipart form;
     struct sora_error cause;
     struct api_error error;
-    char name[SORA_ADAPTER_NAME_BYTES_MAX + 1];
+    char name[SORA_STORED_NAME_BYTES_MAX + 1];
     sora_status status =
         multipart_parse(http_header(call, "Content-Type"), body->data, body->bytes, &form, &cause);
     if (status == SORA_UNSUPPORTED) {
@@ -165,7 +158,9 @@ static void post_form(struct server *server, struct http_call *call, const struc
         http_reply_error(call, &error);
         return;
     }
-    publish_pair(server, call, name, config, weights);
+    char stored[NAMES_BYTES];
+    if (routes_target(server, call, name, stored))
+        publish_pair(server, call, stored, config, weights);
 }
 
 void routes_adapters_post(struct server *server, struct http_call *call, const char *name)
@@ -212,7 +207,7 @@ void routes_adapters_rollback(struct server *server, struct http_call *call, con
     int32_t version = 0;
     if (read_version(call, &version, &error) != SORA_OK)
         http_reply_error(call, &error);
-    else if (sora_registry_rollback(server->registry, name, version, &card, &cause) != SORA_OK)
+    else if (routes_rollback(server, call, name, version, &card, &cause) != SORA_OK)
         routes_reply_status(call, API_FROM_ADAPTER, &cause);
     else
         routes_reply_card(server, call, API_OK, &card);

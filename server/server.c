@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "server/audit.h"
 #include "server/routes.h"
 #include "sora/adapter.h"
 #include "sora/limits.h"
@@ -19,6 +20,13 @@ static int32_t http_threads(const struct server_config *config)
 {
     int32_t seqs = config->seqs_max > 0 ? config->seqs_max : SORA_SEQS_DEFAULT;
     return config->queue_max + seqs + SORA_HTTP_SPARE_THREADS;
+}
+
+// Whether only this machine can reach the address.
+static bool is_loopback(const char *host)
+{
+    return strcmp(host, "localhost") == 0 || strcmp(host, "::1") == 0 ||
+           strncmp(host, "127.", 4) == 0;
 }
 
 sora_status server_open(const struct server_config *config, struct server **server,
@@ -37,7 +45,12 @@ sora_status server_open(const struct server_config *config, struct server **serv
                                    .threads = threads,
                                    .handle = routes_handle,
                                    .context = made};
+    struct auth_options auth = {.store_path = config->store_path,
+                                .key_file = config->api_key_file,
+                                .loopback = is_loopback(config->host)};
     sora_status status = card_cache_init(&made->cards, err);
+    if (status == SORA_OK) // before the first request can come
+        status = auth_start(&auth, &made->auth, err);
     if (status == SORA_OK)
         status = conn_watch_start(threads, &made->watch, err);
     if (status == SORA_OK)
@@ -127,12 +140,17 @@ static sora_status preload(struct server *server, const struct server_preload *i
     uint8_t *bytes = NULL;
     size_t byte_count = 0;
     struct sora_registry_card card;
+    struct sora_audit record;
     bool created;
     sora_status status =
         sora_adapter_import(item->path, &server->info->base, &bytes, &byte_count, err);
     if (status == SORA_OK)
+        status = audit_begin(server, NULL, "adapter.publish", item->name, &record, err);
+    if (status == SORA_OK) {
         status = sora_registry_publish(server->registry, item->name, bytes, byte_count, NULL, true,
                                        &card, &created, err);
+        audit_end(server, &record, status, &card.entry, err);
+    }
     free(bytes);
     if (status != SORA_OK)
         return sora_fail_within(err, status, "--adapter %s=%s", item->name, item->path);
@@ -183,6 +201,7 @@ void server_close(struct server *server)
     engine_loop_stop(server->loop); // what still runs is told so and answers
     http_stop(server->http);
     conn_watch_stop(server->watch);
+    auth_stop(server->auth);
     engine_loop_destroy(server->loop);
     if (server->registry != NULL)
         sora_registry_destroy(server->registry);

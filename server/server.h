@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "server/auth.h"
 #include "server/card.h"
 #include "server/conn_watch.h"
 #include "server/engine_loop.h"
@@ -32,6 +33,7 @@ struct server_config {
     const char *model_path;
     const char *model_name; // NULL: the model's stem
     const char *store_path;
+    const char *api_key_file; // NULL: the catalog's keys alone
     const char *host;
     int32_t port;
     int32_t threads, context, seqs_max; // 0: the default
@@ -71,6 +73,7 @@ struct server {
     _Atomic int64_t upload_budget; // bytes of adapter bodies that may still be taken into memory
     _Atomic int32_t calls;         // being handled, but for health checks
     struct conn_watch *watch;
+    struct auth *auth;
     struct http_server *http;
 };
 

@@ -90,12 +90,13 @@ struct sora_kv_stats sora_engine_kv_stats(const sora_engine *engine);
 // seqs_max are open. Closing gives its blocks back.
 int32_t sora_engine_seq_open(sora_engine *engine);
 void sora_engine_seq_close(sora_engine *engine, int32_t seq);
-// What a sequence is computed with, as far as its keys and values depend on it. Filled with zeros
-// before its fields are set.
+// What a sequence is computed with, as far as its keys and values depend on it, and who may share
+// them. Filled with zeros before its fields are set.
 struct sora_prefix_view {
     char digest[65]; // of the adapter, in hex; "": the base
     float scale;
     int32_t rank_max;
+    int32_t tenant; // nothing is shared between two: a hit would tell what another has sent
 };
 // The same as seq_open for a sequence whose spans will all have this view, and that begins with
 // these tokens: blocks that are known already are shared. *cached of the tokens, always less than

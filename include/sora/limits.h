@@ -25,6 +25,8 @@
 
 // --- adapters ---
 #define SORA_ADAPTER_NAME_BYTES_MAX 128 // vLLM's and OpenAI's names are under 100
+#define SORA_TENANT_BYTES_MAX 63        // as long as a DNS label, which tenants are often named by
+#define SORA_STORED_NAME_BYTES_MAX (SORA_TENANT_BYTES_MAX + 1 + SORA_ADAPTER_NAME_BYTES_MAX)
 #define SORA_ADAPTER_VERSION_MAX 1000000
 #define SORA_ADAPTER_COUNT_MAX 100000 // names in one store; the registry's map takes 50 MB then
 
@@ -70,6 +72,19 @@
 #define SORA_CARD_CACHE_COUNT 4096      // rendered adapter facts by digest, about 4 KB each
 #define SORA_MULTIPART_PARTS_MAX 16     // a PEFT pair has two
 #define SORA_PRELOAD_COUNT_MAX 256      // --adapter on one command line
+
+// --- access ---
+#define SORA_KEY_COUNT_MAX 16384           // revoked ones included; a table of them takes 12 MB
+#define SORA_KEY_BYTES_MIN 16              // a shorter one in a key file can be guessed
+#define SORA_KEY_BYTES_MAX 256             // a JWT is longer, but is no key
+#define SORA_KEY_NAME_BYTES_MAX 64         // a person or a program
+#define SORA_KEY_ADAPTERS_BYTES_MAX 512    // the list of adapters that a key is held to
+#define SORA_KEY_FILE_BYTES_MAX (4u << 20) // all keys at their longest would be 6 MB; none are
+#define SORA_TENANT_COUNT_MAX 16384        // seen since the start; as many as keys
+#define SORA_RATE_MAX 1000000000000ll    // of any limit a tenant can have: a terabyte, 1e12 tokens
+#define SORA_AUDIT_PAGE_MAX 1000         // records in one answer, about 500 bytes each
+#define SORA_AUDIT_OUTCOME_BYTES_MAX 200 // enough for the first line of what went wrong
+#define SORA_ACCESS_POLL_US 250000       // new and revoked keys hold within twice this
 
 // --- text ---
 #define SORA_TEXT_BYTES_MAX (64u << 20) // one text to tokenize; above any body or training line

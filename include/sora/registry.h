@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Names to adapters while the server runs. A request pins the version that its name means at
-// admission and unpins it after its last token; update, rollback and delete never touch a pinned
-// version. Any thread may call. One mutex, held for pointer swaps, never across I/O: an adapter is
-// read, checked and packed by the calling thread (an HTTP worker), never by the engine thread.
+// Names (stored names of sora/tenant.h) to adapters while the server runs. A request pins the
+// version that its name means at admission and unpins it after its last token; update, rollback and
+// delete never touch a pinned version. Any thread may call. One mutex, held for pointer swaps,
+// never across I/O: an adapter is read, checked and packed by the calling thread (an HTTP worker),
+// never by the engine thread.
 #ifndef SORA_REGISTRY_H
 #define SORA_REGISTRY_H
 
@@ -58,6 +59,9 @@ const struct sora_adapter_info *sora_pin_info(const sora_pin *pin);
 const char *sora_pin_name(const sora_pin *pin);
 int32_t sora_pin_version(const sora_pin *pin);
 void sora_registry_count_tokens(sora_registry *registry, const sora_pin *pin, int64_t tokens);
+
+// Whether there is an adapter of this name, without a version.
+bool sora_registry_has(sora_registry *registry, const char *name);
 
 // Cards of all active versions by name, malloc'ed; or all versions of one name.
 SORA_CHECKED sora_status sora_registry_list(sora_registry *registry,

@@ -16,8 +16,8 @@ typedef struct sora_store sora_store;
 
 // One version of one name, as the catalog knows it.
 struct sora_store_entry {
-    char name[SORA_ADAPTER_NAME_BYTES_MAX + 1];
-    int32_t version; // from 1, never reused
+    char name[SORA_STORED_NAME_BYTES_MAX + 1]; // of sora/tenant.h: "name" or "tenant~name"
+    int32_t version;                           // from 1, never reused
     char digest[65];
     size_t bytes;
     int64_t created_s; // Unix time
@@ -32,6 +32,8 @@ void sora_store_close(sora_store *store);
 // 1 to 128 of [A-Za-z0-9._:/-], not beginning with . or /, no "..": anything else is
 // SORA_MALFORMED and says so. ('@' separates a version.)
 SORA_CHECKED sora_status sora_store_check_name(const char *name, struct sora_error *err);
+
+// Names from here on are stored names of sora/tenant.h.
 
 // Writes the bytes under their digest (once, whatever the number of names) and adds a version of
 // the name. Bytes equal to the newest version's: no new version, *created is false.

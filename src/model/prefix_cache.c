@@ -53,7 +53,7 @@ static uint64_t stamp_of(const struct prefix_cache *cache, int32_t block)
 static int32_t bucket_of(const struct prefix_cache *cache, uint64_t parent_stamp,
                          const struct sora_prefix_view *view, const int32_t *tokens)
 {
-    uint64_t hash = 1469598103934665603u ^ parent_stamp;
+    uint64_t hash = 1469598103934665603u ^ parent_stamp ^ ((uint64_t)(uint32_t)view->tenant << 32);
     uint32_t scale;
     memcpy(&scale, &view->scale, sizeof scale);
     hash = (hash ^ scale) * 1099511628211u;
@@ -69,7 +69,8 @@ static int32_t bucket_of(const struct prefix_cache *cache, uint64_t parent_stamp
 static bool same_view(const struct sora_prefix_view *a, const struct sora_prefix_view *b)
 {
     return strcmp(a->digest, b->digest) == 0 &&
-           memcmp(&a->scale, &b->scale, sizeof a->scale) == 0 && a->rank_max == b->rank_max;
+           memcmp(&a->scale, &b->scale, sizeof a->scale) == 0 && a->rank_max == b->rank_max &&
+           a->tenant == b->tenant;
 }
 
 int32_t prefix_cache_find(const struct prefix_cache *cache, const struct sora_prefix_view *view,

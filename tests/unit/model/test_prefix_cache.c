@@ -92,16 +92,17 @@ static void another_view_shares_nothing(void **state)
     struct kvcache cache = cache_of(32);
     int32_t tokens[3 * T];
     fill(tokens, 3 * T, 1);
-    struct sora_prefix_view views[4] = {adapter, adapter, adapter, base};
+    struct sora_prefix_view views[6] = {adapter, adapter, adapter, base, adapter, base};
     views[1].digest[3] ^= 1;
     views[2].scale = 0.5f;
+    views[4].tenant = views[5].tenant = 7;
     struct sora_prefix_view ranked = adapter;
     ranked.rank_max = 4;
     assert_int_equal(known(&cache, &adapter, tokens, 3 * T), 0);
-    for (int i = 1; i < 4; i++)
+    for (int i = 1; i < 6; i++)
         assert_int_equal(known(&cache, &views[i], tokens, 3 * T), 0);
     assert_int_equal(known(&cache, &ranked, tokens, 3 * T), 0);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 6; i++)
         assert_int_equal(known(&cache, &views[i], tokens, 3 * T), 2 * T);
     kvcache_deinit(&cache);
 }
