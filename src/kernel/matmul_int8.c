@@ -101,7 +101,7 @@ static float narrow_ref(const struct weight *weight, const struct row_quant *qua
             dot += q[k] * x[k / 8 * 8 + places[k % 8]];
         sum = fmaf((float)dot, d * scale, sum);
         if (weight->type == WEIGHT_Q4_1)
-            sum = fmaf(m, scale * (float)narrow->sums[first + b], sum);
+            sum = fmaf(m, narrow->offsets[first + b], sum);
     }
     for (int32_t i = 0; i < narrow->spike_counts[row]; i++) {
         const struct row_spike *spike = &narrow->spikes[first + (size_t)i];

@@ -18,18 +18,24 @@
 #include "kernel/panel.h"
 
 #define VECS (WEIGHT_PANEL_ROWS / VEC_LANES)
-#define UNITS 4 // words of nibbles in a row's block
-#define PREFETCH_BYTES 2048
+#define UNITS 4             // words of nibbles in a row's block
+#define PREFETCH_BYTES 2048 // how far ahead a panel's only tile fetches
 
 #define PASTE_AGAIN(name, suffix) name##_##suffix
 #define PASTE(name, suffix) PASTE_AGAIN(name, suffix)
+
+// Memory that a tile fetches into the cache, `step` bytes with each block.
+struct int8_fetch {
+    const uint8_t *at, *end;
+    size_t step;
+};
 
 // One tile: `rows` rows by the 16 outputs of a panel.
 struct int8_tile {
     const struct matmul_job *job;
     const uint8_t *panel; // its packed data
     int32_t row, column;
-    const uint8_t *fetch, *fetch_end; // what is fetched into the cache meanwhile
+    struct int8_fetch next, ahead; // of the panel that comes next; of job->ahead
 };
 
 // Hands out the regions of job->ahead in pieces.
@@ -55,8 +61,8 @@ static size_t walk_on(struct ahead_walk *walk, size_t bytes, struct int8_tile *t
     const struct matmul_region *region = &walk->ahead->regions[walk->region];
     const size_t left = region->bytes - walk->offset;
     const size_t taken = left < bytes ? left : bytes;
-    tile->fetch = (const uint8_t *)region->first + walk->offset;
-    tile->fetch_end = tile->fetch + taken;
+    tile->ahead.at = (const uint8_t *)region->first + walk->offset;
+    tile->ahead.end = tile->ahead.at + taken;
     walk->offset += taken;
     if (taken == left) {
         walk->region++;
@@ -164,31 +170,29 @@ LANES_FN void finish_block(enum weight_type type, int rows, const struct int8_ti
     for (int r = 0; r < rows; r++) {
         const size_t at = (size_t)(tile->row + r) * blocks + (size_t)block;
         const float scale = type == WEIGHT_Q8_0 ? quant->wide.scales[at] : quant->narrow.scales[at];
-        const int32_t sum = type == WEIGHT_Q8_0 ? 0 : quant->narrow.sums[at];
-        const vec offset = vec_set1(scale * (float)sum);
         LANES_UNROLL(2)
         for (int v = 0; v < VECS; v++) {
             vec *to = &acc[r * VECS + v];
             ivec dot = sums[r * VECS + v];
             if (type == WEIGHT_Q4_0)
-                dot = ivec_sub(dot, ivec_set1(8 * sum));
+                dot = ivec_sub(dot, ivec_set1(8 * quant->narrow.sums[at]));
             *to = vec_fma(vec_from_int(dot), vec_mul(d[v], vec_set1(scale)), *to);
             if (type == WEIGHT_Q4_1)
-                *to = vec_fma(m[v], offset, *to);
+                *to = vec_fma(m[v], vec_set1(quant->narrow.offsets[at]), *to);
         }
     }
 }
 
 // Column k of a panel of a 4-bit type, as quant_row_to_f32 gives it.
-LANES_FN vec column_vec(enum weight_type type, const uint8_t *panel, int32_t k, int v)
+LANES_FN vec column_vec(enum weight_type type, const uint8_t *panel, uint32_t k, int v)
 {
     const uint8_t *block = panel + (size_t)(k / PANEL_BLOCK_VALUES) * panel_block_bytes(type);
     const uint16_t *scales = (const uint16_t *)block + v * VEC_LANES;
-    const int32_t in_block = k % PANEL_BLOCK_VALUES;
+    const uint32_t in_block = k % PANEL_BLOCK_VALUES;
     const uint8_t *words =
         block + panel_scale_bytes(type) + in_block / 8 * 4 * WEIGHT_PANEL_ROWS + v * 4 * VEC_LANES;
     vec d = vec_load_f16(scales);
-    ivec q = ivec_and(ivec_srl(ivec_load(words), 4 * (in_block % 8)), ivec_set1(15));
+    ivec q = ivec_and(ivec_srl(ivec_load(words), (int)(4 * (in_block % 8))), ivec_set1(15));
     if (type == WEIGHT_Q4_1)
         return vec_fma(vec_from_int(q), d, vec_load_f16(scales + WEIGHT_PANEL_ROWS));
     return vec_mul(vec_from_int(ivec_sub(q, ivec_set1(8))), d);
@@ -213,6 +217,13 @@ LANES_FN void add_spikes(enum weight_type type, int rows, const struct int8_tile
     }
 }
 
+LANES_FN void fetch_on(struct int8_fetch *fetch)
+{
+    const uint8_t *end = fetch->at + fetch->step;
+    for (; fetch->at < end && fetch->at < fetch->end; fetch->at += 64)
+        __builtin_prefetch(fetch->at, 0, 2);
+}
+
 LANES_FN void run_tile(enum weight_type type, int rows, const struct int8_tile *tile)
 {
     const struct matmul_job *job = tile->job;
@@ -226,15 +237,12 @@ LANES_FN void run_tile(enum weight_type type, int rows, const struct int8_tile *
                                            columns - first)
                            : vec_zero();
     }
-    const uint8_t *data = tile->panel, *fetch = tile->fetch;
+    const uint8_t *data = tile->panel;
+    struct int8_fetch next = tile->next, ahead = tile->ahead;
     for (int32_t block = 0; block < job->weight->d_in / PANEL_BLOCK_VALUES; block++) {
         ivec sums[INT8_ROWS * VECS];
-        if (fetch < tile->fetch_end) {
-            LANES_UNROLL(9)
-            for (size_t line = 0; line < panel_block_bytes(type); line += 64)
-                __builtin_prefetch(fetch + line, 0, 2);
-            fetch += panel_block_bytes(type);
-        }
+        fetch_on(&next);
+        fetch_on(&ahead);
         if (type == WEIGHT_Q8_0)
             byte_block(rows, tile, block, data + panel_scale_bytes(type), sums);
         else
@@ -289,29 +297,36 @@ static int8_tile_fn *const *tile_table(enum weight_type type)
     return type == WEIGHT_Q8_0 ? tiles_Q8_0 : type == WEIGHT_Q4_1 ? tiles_Q4_1 : tiles_Q4_0;
 }
 
-// All rows [low, high) by one panel, in tiles of nearly equal height. The first fetches the weights
-// to come, the others what walk has, up to the panel's share.
+// All rows [low, high) by one panel, in tiles of nearly equal height. Each fetches its part of the
+// weights that come next, so that many rows ask memory for no more at once than it gives, and what
+// walk has, up to the panel's share.
 static void run_panel(const struct matmul_job *job, int32_t panel, int32_t low, int32_t high,
                       struct ahead_walk *walk)
 {
     int8_tile_fn *const *tiles = tile_table(job->weight->type);
-    const size_t bytes =
-        (size_t)(job->weight->d_in / PANEL_BLOCK_VALUES) * panel_block_bytes(job->weight->type);
+    const size_t block_bytes = panel_block_bytes(job->weight->type);
+    const size_t bytes = (size_t)(job->weight->d_in / PANEL_BLOCK_VALUES) * block_bytes;
+    const int32_t tile_count = (high - low + INT8_ROWS - 1) / INT8_ROWS;
     struct int8_tile tile = {.job = job,
                              .panel = panel_data(job->weight, panel),
                              .row = low,
                              .column = panel * WEIGHT_PANEL_ROWS};
-    tile.fetch = tile.panel + PREFETCH_BYTES; // may point past the last panel: a hint may
-    tile.fetch_end = tile.fetch + bytes;
+    // May go on past the last panel: a hint may.
+    tile.next.end = tile.panel + (tile_count == 1 ? PREFETCH_BYTES : bytes);
+    tile.next.step = (block_bytes / (size_t)tile_count + 63) / 64 * 64;
+    tile.ahead.step = block_bytes;
+    const uint8_t *last = tile.next.end + bytes;
     size_t share = walk != NULL ? job->ahead_each : 0;
-    const int32_t tile_count = (high - low + INT8_ROWS - 1) / INT8_ROWS;
     for (int32_t i = 0; i < tile_count; i++) {
         int32_t rows = (high - tile.row) / (tile_count - i);
-        tiles[rows - 1](&tile);
-        tile.row += rows;
-        tile.fetch_end = tile.fetch;
+        size_t part = tile.next.step * (size_t)(job->weight->d_in / PANEL_BLOCK_VALUES);
+        tile.next.at = tile.next.end;
+        tile.next.end = (size_t)(last - tile.next.at) < part ? last : tile.next.at + part;
+        tile.ahead.at = tile.ahead.end = NULL;
         if (share > 0)
             share -= walk_on(walk, share < bytes ? share : bytes, &tile);
+        tiles[rows - 1](&tile);
+        tile.row += rows;
     }
 }
 

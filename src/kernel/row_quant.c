@@ -23,7 +23,7 @@ size_t row_quant_bytes(int32_t m, int32_t d_in)
     ASSERT(m > 0 && d_in > 0);
     size_t rows = (size_t)m, values = rows * (((size_t)d_in + 31) / 32 * 32);
     size_t blocks = values / ROW_QUANT_BLOCK;
-    size_t narrow = aligned(values) + aligned(blocks * sizeof(float)) +
+    size_t narrow = aligned(values) + 2 * aligned(blocks * sizeof(float)) +
                     aligned(blocks * sizeof(int32_t)) + aligned(blocks * sizeof(struct row_spike)) +
                     aligned(rows * sizeof(int32_t));
     return narrow + aligned(values * sizeof(int16_t)) + aligned(blocks * sizeof(float));
@@ -116,9 +116,11 @@ static void fill_narrow(const struct fill *fill, int32_t row)
                                    : row_quant_narrow_avx2)(fill->x + at, &block);
         narrow->scales[first + b] = block.scale;
         narrow->sums[first + b] = block.sum;
+        narrow->offsets[first + b] = block.scale * (float)block.sum;
         if (block.spike >= 0)
-            narrow->spikes[first + (size_t)spikes++] = (struct row_spike){
-                (int32_t)b * ROW_QUANT_BLOCK + block.spike, fill->x[at + (size_t)block.spike]};
+            narrow->spikes[first + (size_t)spikes++] =
+                (struct row_spike){(uint32_t)(b * ROW_QUANT_BLOCK) + (uint32_t)block.spike,
+                                   fill->x[at + (size_t)block.spike]};
     }
     narrow->spike_counts[row] = spikes;
 }
@@ -164,6 +166,7 @@ void row_quant_fill_on(enum cpu_isa isa, struct pool *pool, const float *x, int3
     quant->narrow.q = take(&next, values);
     quant->narrow.scales = take(&next, blocks * sizeof(float));
     quant->narrow.sums = take(&next, blocks * sizeof(int32_t));
+    quant->narrow.offsets = take(&next, blocks * sizeof(float));
     quant->narrow.spikes = take(&next, blocks * sizeof(struct row_spike));
     quant->narrow.spike_counts = take(&next, rows * sizeof(int32_t));
     quant->wide.q = take(&next, values * sizeof(int16_t));

@@ -17,11 +17,12 @@
 
 #define ROW_QUANT_BLOCK 32
 // A block's largest magnitude is a spike when it is more than this times the second largest. On
-// SmolLM2-135M about a fifth of the blocks have one, and taking them out halves the error.
-#define ROW_QUANT_SPIKE_RATIO 2.0f
+// SmolLM2-135M the mean error of log-probabilities is 0.035 at 2, 0.043 at 3 and at 4; at 2 the
+// spikes cost an eighth of a product's time.
+#define ROW_QUANT_SPIKE_RATIO 3.0f
 
 struct row_spike {
-    int32_t k;
+    uint32_t k; // unsigned: what is taken from it by kernels are shifts
     float value;
 };
 
@@ -33,9 +34,10 @@ struct row_quant {
     int32_t m, d_in;
     unsigned forms;
     struct row_narrow {
-        int8_t *q;     // [m][d_in], each 8 values as k = 0 2 4 6 1 3 5 7: a word of nibbles
-        float *scales; // [m][B]
-        int32_t *sums; // [m][B]: of the block's q
+        int8_t *q;      // [m][d_in], each 8 values as k = 0 2 4 6 1 3 5 7: a word of nibbles
+        float *scales;  // [m][B]
+        int32_t *sums;  // [m][B]: of the block's q
+        float *offsets; // [m][B]: scale * sum, what a weight's minimum is multiplied by
         struct row_spike *spikes; // [m][B]: at most one a block, k ascending
         int32_t *spike_counts;    // [m]
     } narrow;

@@ -195,6 +195,7 @@ static void quantizing_gives_the_same_rows_everywhere(void **state)
     assert_memory_equal(plain.wide.q, fast.wide.q, ROWS_MAX * D_IN * sizeof(int16_t));
     assert_memory_equal(plain.narrow.q, fast.narrow.q, ROWS_MAX * D_IN);
     assert_memory_equal(plain.narrow.sums, fast.narrow.sums, blocks * sizeof(int32_t));
+    assert_memory_equal(plain.narrow.offsets, fast.narrow.offsets, blocks * sizeof(float));
     assert_memory_equal(plain.narrow.spike_counts, fast.narrow.spike_counts,
                         ROWS_MAX * sizeof(int32_t));
     int32_t spikes = 0;
