@@ -9,6 +9,7 @@
 #include "base/arena.h"
 #include "base/assert.h"
 #include "base/file.h"
+#include "base/pages.h"
 #include "base/sha256.h"
 #include "sora/adapter.h"
 
@@ -90,7 +91,7 @@ static sora_status pack(const struct adapter_plan *plan, struct sora_adapter *ad
 {
     int32_t slot_count = plan->layer_count * SORA_PROJ_COUNT;
     adapter->info.packed_bytes = packed_bytes(plan);
-    adapter->packed = aligned_calloc(adapter->info.packed_bytes + PACK_ALIGNMENT, 1);
+    adapter->packed = pages_map(adapter->info.packed_bytes + PACK_ALIGNMENT);
     adapter->modules = calloc((size_t)plan->pair_count + 1, sizeof *adapter->modules);
     if (!adapter->packed || !adapter->modules)
         return sora_fail(err, SORA_NO_MEMORY, "no memory for an adapter of %zu bytes",
@@ -190,7 +191,7 @@ void sora_adapter_destroy(sora_adapter *adapter)
 {
     if (!adapter)
         return;
-    free(adapter->packed);
+    pages_unmap(adapter->packed, adapter->info.packed_bytes + PACK_ALIGNMENT);
     free(adapter->modules);
     free(adapter->config_json);
     free(adapter->base_json);

@@ -4,7 +4,7 @@
 // more of them in upper layers.
 #include <stdlib.h>
 
-#include "base/arena.h"
+#include "base/pages.h"
 #include "base/rng.h"
 #include "server/bench.h"
 
@@ -14,6 +14,7 @@ struct bench_adapters {
         struct sora_lora lora;
         struct sora_lora_module *modules;
         uint16_t *values;
+        size_t value_bytes;
         int64_t parameters;
     } * made;
 };
@@ -58,7 +59,8 @@ static sora_status make_one(const struct sora_base *base, const struct bench_ran
                  to_line((size_t)rank * (size_t)base->d_out[proj]);
         made->parameters += (int64_t)rank * (base->d_in[proj] + base->d_out[proj]);
     }
-    made->values = aligned_calloc(total + 32, sizeof *made->values);
+    made->value_bytes = (total + 32) * sizeof *made->values;
+    made->values = pages_map(made->value_bytes);
     if (made->values == NULL)
         return sora_fail(err, SORA_NO_MEMORY, "no memory for %zu values of a made adapter", total);
     // Signs and mantissas at random, about 2^-6: small enough to leave the model's numbers tame.
@@ -109,7 +111,7 @@ void bench_adapters_destroy(struct bench_adapters *adapters)
         return;
     for (int32_t i = 0; i < adapters->count; i++) {
         free(adapters->made[i].modules);
-        free(adapters->made[i].values);
+        pages_unmap(adapters->made[i].values, adapters->made[i].value_bytes);
     }
     free(adapters->made);
     free(adapters);

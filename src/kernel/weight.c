@@ -12,8 +12,8 @@
 #include "base/half.h"
 #include "kernel/panel.h"
 
-sora_status weight_init(struct weight *weight, enum weight_type type, int32_t d_out, int32_t d_in,
-                        struct sora_error *err)
+sora_status weight_shape(struct weight *weight, enum weight_type type, int32_t d_out, int32_t d_in,
+                         struct sora_error *err)
 {
     *weight = (struct weight){.type = type, .d_out = d_out, .d_in = d_in};
     if (d_out <= 0 || d_in <= 0)
@@ -27,6 +27,15 @@ sora_status weight_init(struct weight *weight, enum weight_type type, int32_t d_
     if (!checked_mul(rows, row_bytes, &weight->bytes))
         return sora_fail(err, SORA_LIMIT, "weight of shape %d x %d overflows", (int)d_out,
                          (int)d_in);
+    return SORA_OK;
+}
+
+sora_status weight_init(struct weight *weight, enum weight_type type, int32_t d_out, int32_t d_in,
+                        struct sora_error *err)
+{
+    sora_status status = weight_shape(weight, type, d_out, d_in, err);
+    if (status != SORA_OK)
+        return status;
     weight->panels = aligned_calloc(weight->bytes, 1);
     if (weight->panels == NULL)
         return sora_fail(err, SORA_NO_MEMORY, "no memory for a weight of %zu bytes", weight->bytes);

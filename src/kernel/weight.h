@@ -38,7 +38,11 @@ int32_t weight_type_block_bytes(enum weight_type type);
 // Bytes of one source row of d_in values; 0 when d_in is no multiple of the block.
 size_t weight_type_row_bytes(enum weight_type type, int32_t d_in);
 
-// Allocates for a shape; SORA_NO_MEMORY.
+// A weight of a shape, and its bytes; the caller gives it panels of as many, zeroed and 64-byte
+// aligned, and keeps them.
+SORA_CHECKED sora_status weight_shape(struct weight *weight, enum weight_type type, int32_t d_out,
+                                      int32_t d_in, struct sora_error *err);
+// The same with panels of its own, for weight_deinit; SORA_NO_MEMORY.
 SORA_CHECKED sora_status weight_init(struct weight *weight, enum weight_type type, int32_t d_out,
                                      int32_t d_in, struct sora_error *err);
 void weight_deinit(struct weight *weight);

@@ -5,10 +5,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/arena.h"
 #include "base/assert.h"
+#include "base/pages.h"
 #include "sora/limits.h"
 
 static size_t element_bytes(enum sora_dtype dtype)
@@ -21,18 +21,6 @@ size_t kvcache_block_bytes(enum sora_dtype dtype, int32_t layer_count, int32_t k
 {
     return (size_t)2 * (size_t)layer_count * (size_t)kv_head_count * SORA_KV_BLOCK_TOKENS *
            (size_t)head_dim * element_bytes(dtype);
-}
-
-static void *map_bytes(size_t bytes)
-{
-    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED)
-        return NULL;
-    // A step reads pages all over the cache: large ones spare most of the address translation.
-    // Refused by some kernels, which changes nothing but time.
-    (void)madvise(memory, bytes, MADV_HUGEPAGE);
-    return memory;
 }
 
 sora_status kvcache_init(struct kvcache *cache, enum sora_dtype dtype, int32_t layer_count,
@@ -54,8 +42,8 @@ sora_status kvcache_init(struct kvcache *cache, enum sora_dtype dtype, int32_t l
                             &cache->map_bytes) &&
                 checked_mul((size_t)seq_count, (size_t)cache->blocks_per_seq_max, &table_count);
     if (fits) {
-        cache->keys = map_bytes(cache->map_bytes);
-        cache->values = map_bytes(cache->map_bytes);
+        cache->keys = pages_map(cache->map_bytes);
+        cache->values = pages_map(cache->map_bytes);
         cache->free_blocks = calloc((size_t)block_count, sizeof *cache->free_blocks);
         cache->block_table = calloc(table_count, sizeof *cache->block_table);
         cache->seqs = calloc((size_t)seq_count, sizeof *cache->seqs);
@@ -82,10 +70,8 @@ sora_status kvcache_init(struct kvcache *cache, enum sora_dtype dtype, int32_t l
 
 void kvcache_deinit(struct kvcache *cache)
 {
-    if (cache->keys != NULL)
-        munmap(cache->keys, cache->map_bytes);
-    if (cache->values != NULL)
-        munmap(cache->values, cache->map_bytes);
+    pages_unmap(cache->keys, cache->map_bytes);
+    pages_unmap(cache->values, cache->map_bytes);
     free(cache->free_blocks);
     free(cache->block_table);
     free(cache->seqs);

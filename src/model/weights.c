@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/arena.h"
+#include "base/pages.h"
 #include "base/pool.h"
 #include "base/sha256.h"
 #include "model/checkpoint.h"
@@ -89,9 +90,12 @@ static sora_status load_matrix(struct loader *loader, int role, int32_t layer, i
     struct checkpoint_tensor tensor;
     sora_status status = find_required(loader, role, layer, d_out, d_in, &tensor, err);
     if (status == SORA_OK)
-        status = weight_init(weight, tensor.type, d_out, d_in, err);
+        status = weight_shape(weight, tensor.type, d_out, d_in, err);
     if (status != SORA_OK)
         return status;
+    weight->panels = pages_pool_take(&loader->model->weights.pages, weight->bytes);
+    if (weight->panels == NULL)
+        return sora_fail(err, SORA_NO_MEMORY, "no memory for a weight of %zu bytes", weight->bytes);
     struct pack_task task = {weight, &tensor, weight_type_row_bytes(tensor.type, d_in)};
     pool_run(loader->pool, weight_panel_count(weight), pack_one_panel, &task);
     loader->checkpoint->forget(loader->checkpoint, &tensor);
@@ -324,14 +328,10 @@ void weights_free(struct sora_model *model)
                             layer->q_bias,         layer->k_bias,   layer->v_bias};
         for (size_t j = 0; j < sizeof vectors / sizeof vectors[0]; j++)
             free(vectors[j]);
-        for (int proj = 0; proj < SORA_PROJ_COUNT; proj++)
-            weight_deinit(&layer->projections[proj]);
     }
     free(weights->layers);
     free(weights->output_norm);
-    if (!model->config.tied_output)
-        weight_deinit(&weights->output);
-    weight_deinit(&weights->embedding);
+    pages_pool_deinit(&weights->pages);
     free(model->inv_freq);
     memset(weights, 0, sizeof *weights);
     model->inv_freq = NULL;

@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 
+#include "base/pages.h"
 #include "kernel/rope.h"
 #include "kernel/weight.h"
 #include "sora/engine.h"
@@ -25,6 +26,7 @@ struct weights {
     struct weight embedding; // [vocab, hidden]
     struct weight output;    // [vocab, hidden]; the embedding itself when tied
     float *output_norm;      // [hidden]
+    struct pages_pool pages; // of all matrices
 };
 
 struct model_config {
