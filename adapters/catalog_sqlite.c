@@ -436,12 +436,8 @@ static sora_status prepare_schema(struct catalog_sqlite *c, struct sora_error *e
     sora_status status = SORA_OK;
     if (sqlite3_busy_timeout(c->db, BUSY_MS) != SQLITE_OK)
         return catalog_sqlite_fail(c, "open", err);
-    status = run(c,
-                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
-                 "PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;",
-                 "open", err);
-    if (status == SORA_OK)
-        status = find_number(c, "PRAGMA user_version", NULL, 0, &version, err);
+    // Before anything is written: a newer program's file stays as it is.
+    status = find_number(c, "PRAGMA user_version", NULL, 0, &version, err);
     if (status != SORA_OK)
         return status;
     if (version > SCHEMA_VERSION)
@@ -449,6 +445,12 @@ static sora_status prepare_schema(struct catalog_sqlite *c, struct sora_error *e
                          "catalog %s has schema version %d of a newer program; this one knows up "
                          "to %d",
                          c->path, (int)version, SCHEMA_VERSION);
+    status = run(c,
+                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+                 "PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;",
+                 "open", err);
+    if (status != SORA_OK)
+        return status;
     if (version == SCHEMA_VERSION)
         return SORA_OK;
     status = catalog_sqlite_begin(c, err);

@@ -175,7 +175,7 @@ tsan() {
         -DCMAKE_BUILD_TYPE=Debug -DSORA_TSAN=ON || return 0
     units tsan build-tsan -R "$tsan_pattern"
     e2e e2e-tsan build-tsan build/venv/bin/python -m sanitizer \
-        tests/e2e/test_hot_swap.py tests/e2e/test_batch_invariance.py
+        tests/e2e/test_hot_swap.py tests/e2e/test_batch_invariance.py tests/e2e/test_tenants.py
 }
 
 # A second compiler's warnings are errors too; nothing of it is run.

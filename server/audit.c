@@ -7,7 +7,7 @@
 
 #include "base/log.h"
 
-static void fill(const struct http_call *call, const char *action, const char *stored,
+static void fill(const struct http_call *call, const struct audit_change *change,
                  const char *outcome, struct sora_audit *record)
 {
     *record = (struct sora_audit){.number = 0};
@@ -17,8 +17,12 @@ static void fill(const struct http_call *call, const char *action, const char *s
         snprintf(record->tenant, sizeof record->tenant, "%s", call->caller.tenant);
         snprintf(record->request_id, sizeof record->request_id, "%s", call->request_id);
     }
-    snprintf(record->action, sizeof record->action, "%s", action);
-    snprintf(record->object, sizeof record->object, "%.*s", SORA_STORED_NAME_BYTES_MAX, stored);
+    snprintf(record->action, sizeof record->action, "%s", change->action);
+    snprintf(record->object, sizeof record->object, "%.*s", SORA_STORED_NAME_BYTES_MAX,
+             change->stored);
+    record->version = change->version;
+    if (change->digest != NULL)
+        snprintf(record->digest, sizeof record->digest, "%s", change->digest);
     snprintf(record->outcome, sizeof record->outcome, "%.*s", SORA_AUDIT_OUTCOME_BYTES_MAX,
              outcome);
 }
@@ -33,10 +37,11 @@ static void note(struct server *server, struct sora_audit *record)
                   record->action, record->request_id, record->outcome, log_quote(quoted, err.text));
 }
 
-sora_status audit_begin(struct server *server, const struct http_call *call, const char *action,
-                        const char *stored, struct sora_audit *record, struct sora_error *err)
+sora_status audit_begin(struct server *server, const struct http_call *call,
+                        const struct audit_change *change, struct sora_audit *record,
+                        struct sora_error *err)
 {
-    fill(call, action, stored, "begun", record);
+    fill(call, change, "begun", record);
     sora_status status = sora_access_add_audit(auth_access(server->auth), record, err);
     return status == SORA_OK
                ? status
@@ -59,6 +64,7 @@ void audit_refused(struct server *server, const struct http_call *call, const ch
                    const char *stored, const char *why)
 {
     struct sora_audit record;
-    fill(call, action, stored, why, &record);
+    struct audit_change change = {.action = action, .stored = stored};
+    fill(call, &change, why, &record);
     note(server, &record);
 }

@@ -7,12 +7,19 @@
 
 #include "server/server.h"
 
-// action: "adapter.publish", ... stored: the adapter's name in the store. `call` NULL: what the
-// command line asked for. A change whose beginning cannot be noted must not be made.
+struct audit_change {
+    const char *action; // "adapter.publish", ...
+    const char *stored; // the adapter's name in the store
+    int32_t version;    // 0: not known yet, or none
+    const char *digest; // of the file that comes, goes, or is gone back to; NULL: not known
+};
+// `call` NULL: what the command line asked for. A change whose beginning cannot be noted must not
+// be made.
 SORA_CHECKED sora_status audit_begin(struct server *server, const struct http_call *call,
-                                     const char *action, const char *stored,
-                                     struct sora_audit *record, struct sora_error *err);
-// entry may be NULL; cause: of a status that is not OK.
+                                     const struct audit_change *change, struct sora_audit *record,
+                                     struct sora_error *err);
+// entry: what the change left as version and digest; NULL: as they were noted at the beginning.
+// cause: of a status that is not OK.
 void audit_end(struct server *server, struct sora_audit *record, sora_status status,
                const struct sora_store_entry *entry, const struct sora_error *cause);
 // A change that was refused before it began.

@@ -42,7 +42,7 @@ struct auth {
     bool open;
     struct rate_table rates;
     pthread_t thread;
-    atomic_bool reload;
+    atomic_bool *reload; // borrowed; NULL: nobody asks
     // Of the thread that looks, or of auth_start before it runs.
     int64_t stamp;
     struct file_mark mark;
@@ -62,7 +62,7 @@ static struct file_mark look_at(const char *path)
     mark.device = info.st_dev;
     mark.inode = info.st_ino;
     mark.bytes = info.st_size;
-    mark.changed = info.st_mtim;
+    mark.changed = info.st_ctim; // also when only who may read it has changed
     return mark;
 }
 
@@ -97,6 +97,19 @@ static int compare_entries(const void *a, const void *b)
     return strcmp(left->key.hash, right->key.hash);
 }
 
+// A key of the file that the catalog knows is what the catalog says it is: above all, revoked.
+static bool is_made(const struct sora_key *made, int32_t made_count, const struct sora_key *given)
+{
+    for (int32_t i = 0; i < made_count; i++) {
+        if (strcmp(made[i].hash, given->hash) != 0)
+            continue;
+        log_warn("auth", "known_key_in_file", "key=%s revoked=%s", given->id,
+                 made[i].revoked_s > 0 ? "true" : "false");
+        return true;
+    }
+    return false;
+}
+
 // The keys that count, by hash.
 static struct auth_entry *merge(const struct sora_key *made, int32_t made_count,
                                 const struct sora_key *given, int32_t given_count, int32_t *count)
@@ -108,7 +121,8 @@ static struct auth_entry *merge(const struct sora_key *made, int32_t made_count,
         if (made[i].revoked_s == 0)
             entries[(*count)++].key = made[i];
     for (int32_t i = 0; entries != NULL && i < given_count; i++)
-        entries[(*count)++].key = given[i];
+        if (!is_made(made, made_count, &given[i]))
+            entries[(*count)++].key = given[i];
     if (*count > 1)
         qsort(entries, (size_t)*count, sizeof *entries, compare_entries);
     return entries;
@@ -170,11 +184,11 @@ static void look(struct auth *auth)
 {
     struct sora_error err;
     int64_t stamp = 0;
-    bool asked = atomic_exchange(&auth->reload, false);
+    bool asked = auth->reload != NULL && atomic_exchange(auth->reload, false);
     struct file_mark mark = look_at(auth->key_file);
     sora_status status = sora_access_stamp(auth->access, &stamp, &err);
     bool same = stamp == auth->stamp && same_mark(&mark, &auth->mark);
-    if (status == SORA_OK && same && !asked)
+    if (status == SORA_OK && same && !asked && !auth->failed)
         return;
     if (status == SORA_OK)
         status = read_all(auth, &err);
@@ -189,7 +203,7 @@ static void look(struct auth *auth)
     char quoted[LOG_QUOTE_BYTES];
     if (!auth->failed || asked)
         log_error("auth", "reload_failed", "error=%s", log_quote(quoted, err.text));
-    auth->failed = true; // the stamp and the mark are as they were: tried again at the next look
+    auth->failed = true; // tried again at the next look
 }
 
 static void *poll_changes(void *context)
@@ -251,6 +265,7 @@ sora_status auth_start(const struct auth_options *options, struct auth **auth,
         return sora_fail(err, SORA_NO_MEMORY, "no memory for the API keys");
     init_locks(made);
     made->loopback = options->loopback;
+    made->reload = options->reload;
     sora_status status = SORA_OK;
     if (options->key_file != NULL && (made->key_file = strdup(options->key_file)) == NULL)
         status = sora_fail(err, SORA_NO_MEMORY, "no memory for the API keys");
@@ -295,11 +310,6 @@ void auth_stop(struct auth *auth)
     free(auth->entries);
     free(auth->key_file);
     free(auth);
-}
-
-void auth_reload(struct auth *auth)
-{
-    atomic_store(&auth->reload, true);
 }
 
 sora_access *auth_access(struct auth *auth)

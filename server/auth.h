@@ -8,6 +8,7 @@
 #ifndef SERVER_AUTH_H
 #define SERVER_AUTH_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -30,14 +31,15 @@ struct auth_options {
     const char *store_path;
     const char *key_file; // NULL: none
     bool loopback;        // only this machine can reach the server
+    // When it is true, also set from a signal handler, everything is read anew at the next look.
+    // Borrowed; NULL: nobody asks.
+    atomic_bool *reload;
 };
 
 // Opens the catalog's keys and reads the file; says in the log whether the server is open.
 SORA_CHECKED sora_status auth_start(const struct auth_options *options, struct auth **auth,
                                     struct sora_error *err);
 void auth_stop(struct auth *auth); // accepts NULL
-// Async-signal-safe: reads everything anew at the next look.
-void auth_reload(struct auth *auth);
 
 // Finds the caller by "Authorization: Bearer KEY" or by "X-Api-Key: KEY" (each may be NULL).
 // Refused: SORA_MALFORMED with error filled for a 401; the key is in no text.

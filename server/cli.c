@@ -162,6 +162,13 @@ static bool set_value(const struct cli_option *option, const char *text, void *f
     case CLI_POSITIONAL:
         *(const char **)field = text;
         return true;
+    case CLI_LIST: {
+        struct cli_list *list = field;
+        if (list->count == SORA_PRELOAD_COUNT_MAX)
+            return false;
+        list->items[list->count++] = text;
+        return true;
+    }
     case CLI_INT:
     case CLI_SEED:
         return set_integer(option, text, field);
@@ -188,9 +195,11 @@ static bool set_value(const struct cli_option *option, const char *text, void *f
     return false;
 }
 
-static int report_value(const char *program, const struct cli_option *option, const char *text)
+// Why a text is no value of the option.
+static void describe_value(const struct cli_option *option, const char *text,
+                           struct sora_error *err)
 {
-    char bounds[80] = "";
+    char bounds[80] = "", many[40] = "";
     if (has_bounds(option))
         snprintf(bounds, sizeof bounds, " from %.10g to %.10g", option->min, option->max);
     const char *expected = "a whole number";
@@ -202,8 +211,14 @@ static int report_value(const char *program, const struct cli_option *option, co
         expected = "a number";
     else if (option->kind == CLI_SEED)
         expected = "a whole number from 0 to 18446744073709551615";
-    return cli_usage(program, "--%s: expected %s%s, got \"%s\"", option->name, expected, bounds,
-                     text);
+    else if (option->kind == CLI_FLAG)
+        expected = "true or false";
+    else if (option->kind == CLI_LIST) {
+        snprintf(many, sizeof many, "it at most %d times", SORA_PRELOAD_COUNT_MAX);
+        expected = many;
+    }
+    (void)sora_fail(err, SORA_MALFORMED, "%s: expected %s%s, got \"%.200s\"", option->name,
+                    expected, bounds, text);
 }
 
 // What one walk over argv keeps in hand.
@@ -238,19 +253,24 @@ static const struct cli_option *find_key(const struct cli_command *command, char
     return NULL;
 }
 
-static int report_unknown(const struct walk *walk, const char *word, size_t word_bytes)
+static const char *nearest_option(const struct cli_command *command, const char *name, bool help)
 {
     const char *names[CLI_OPTION_COUNT_MAX + 1] = {"help"};
-    char name[CLI_WORD_BYTES_MAX + 1];
-    int32_t count = 1;
-    for (int32_t i = 0; i < walk->command->option_count; i++) {
-        const struct cli_option *option = &walk->command->options[i];
+    int32_t count = help ? 1 : 0;
+    for (int32_t i = 0; i < command->option_count; i++) {
+        const struct cli_option *option = &command->options[i];
         if (option->kind != CLI_HEADING && option->kind != CLI_POSITIONAL)
             names[count++] = option->name;
     }
+    return cli_nearest(name, names, count);
+}
+
+static int report_unknown(const struct walk *walk, const char *word, size_t word_bytes)
+{
+    char name[CLI_WORD_BYTES_MAX + 1];
     snprintf(name, sizeof name, "%.*s", (int)word_bytes, word);
     return cli_usage(walk->program, "unknown option --%s; did you mean --%s?", name,
-                     cli_nearest(name, names, count));
+                     nearest_option(walk->command, name, true));
 }
 
 static int take_positional(struct walk *walk, const char *text)
@@ -269,12 +289,14 @@ static int take_positional(struct walk *walk, const char *text)
 static int take_option(struct walk *walk, const struct cli_option *option, const char *text)
 {
     ptrdiff_t index = option - walk->command->options;
-    if (walk->given[index] && option->kind != CLI_FLAG)
+    struct sora_error err;
+    if (walk->given[index] && option->kind != CLI_FLAG && option->kind != CLI_LIST)
         return cli_usage(walk->program, "--%s is given twice", option->name);
     walk->given[index] = true;
-    if (!set_value(option, text, walk->values + option->offset))
-        return report_value(walk->program, option, text);
-    return CLI_GOOD;
+    if (set_value(option, text, walk->values + option->offset))
+        return CLI_GOOD;
+    describe_value(option, text, &err);
+    return cli_usage(walk->program, "--%s", err.text);
 }
 
 // One "--name", "--name=value", "--name value" or "-k"; *i moves over a value that is apart.
@@ -356,11 +378,68 @@ static int check_required(const struct walk *walk)
     return CLI_GOOD;
 }
 
-bool cli_parse(const struct cli_command *command, int argc, char **argv, void *values,
-               int *exit_code)
+// --- a file of options ---
+
+// "true" sets a flag and "false" leaves it: every flag of ours is off by default.
+static bool set_from_file(const struct cli_option *option, const char *text, void *field)
+{
+    if (option->kind != CLI_FLAG)
+        return set_value(option, text, field);
+    bool on = strcmp(text, "true") == 0;
+    if (on)
+        *(bool *)field = true;
+    return on || strcmp(text, "false") == 0;
+}
+
+// What argv has given stays. `seen`: the options that the file gave already.
+static sora_status take_line(const struct walk *walk, const struct cli_option *config,
+                             const struct cli_file_line *line, bool *seen, struct sora_error *err)
+{
+    const struct cli_option *option = find_option(walk->command, line->name, strlen(line->name));
+    if (option == NULL)
+        return sora_fail(err, SORA_MALFORMED, "unknown option \"%.60s\"; did you mean %s?",
+                         line->name, nearest_option(walk->command, line->name, false));
+    ptrdiff_t index = option - walk->command->options;
+    if (option == config)
+        return sora_fail(err, SORA_MALFORMED, "%s: a file of options names no other", line->name);
+    if (seen[index] && option->kind != CLI_LIST)
+        return sora_fail(err, SORA_MALFORMED, "%s is given twice", line->name);
+    seen[index] = true;
+    if (walk->given[index] || set_from_file(option, line->value, walk->values + option->offset))
+        return SORA_OK;
+    describe_value(option, line->value, err);
+    return SORA_MALFORMED;
+}
+
+static int take_file(struct walk *walk, const char *config_name, struct cli_file *file)
+{
+    const struct cli_option *config = find_option(walk->command, config_name, strlen(config_name));
+    bool seen[CLI_OPTION_COUNT_MAX] = {false};
+    struct sora_error err;
+    const char *path = *(const char **)(walk->values + config->offset);
+    if (path == NULL)
+        return CLI_GOOD;
+    sora_status status = cli_file_read(path, file, &err);
+    bool readable = status == SORA_OK || status == SORA_MALFORMED;
+    for (int32_t i = 0; status == SORA_OK && i < file->line_count; i++) {
+        status = take_line(walk, config, &file->lines[i], seen, &err);
+        if (status != SORA_OK)
+            status = sora_fail_within(&err, status, "line %d", (int)file->lines[i].number);
+    }
+    for (int32_t i = 0; i < walk->command->option_count; i++)
+        walk->given[i] = walk->given[i] || seen[i];
+    if (status == SORA_OK)
+        return CLI_GOOD;
+    (void)sora_fail_within(&err, status, "--%s %s", config_name, path);
+    return readable ? cli_usage(walk->program, "%s", err.text) : cli_fail(walk->program, &err);
+}
+
+bool cli_parse_config(const struct cli_command *command, const char *config, int argc, char **argv,
+                      void *values, struct cli_file *file, int *exit_code)
 {
     struct walk walk = {.command = command, .program = argv[0], .values = values};
     int result = CLI_GOOD;
+    *file = (struct cli_file){.text = NULL};
     for (int i = 1; i < argc && result == CLI_GOOD && !walk.help; i++) {
         const char *word = argv[i];
         if (!walk.options_ended && strcmp(word, "--") == 0)
@@ -372,8 +451,17 @@ bool cli_parse(const struct cli_command *command, int argc, char **argv, void *v
     }
     if (result == CLI_GOOD && walk.help)
         print_help(&walk);
-    else if (result == CLI_GOOD)
+    else if (result == CLI_GOOD && config != NULL)
+        result = take_file(&walk, config, file);
+    if (result == CLI_GOOD && !walk.help)
         result = check_required(&walk);
     *exit_code = result;
     return result == CLI_GOOD && !walk.help;
+}
+
+bool cli_parse(const struct cli_command *command, int argc, char **argv, void *values,
+               int *exit_code)
+{
+    struct cli_file none;
+    return cli_parse_config(command, NULL, argc, argv, values, &none, exit_code);
 }

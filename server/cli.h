@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "server/cli_file.h"
+#include "sora/limits.h"
 #include "sora/status.h"
 
 enum cli_exit { CLI_GOOD = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
@@ -24,7 +26,13 @@ enum cli_kind {
     CLI_FLOAT,      // float within [min, max]
     CLI_SIZE,       // size_t: "2G", "512M", "1.5g", "4096"
     CLI_CHOICE,     // an enum: the index of the word in `arg`, which is "one|two|three"
+    CLI_LIST,       // struct cli_list: the option may be given several times
     CLI_POSITIONAL, // const char *, not behind an option; in the order of the table
+};
+
+struct cli_list {
+    const char *items[SORA_PRELOAD_COUNT_MAX]; // views into argv or the file of options
+    int32_t count;
 };
 
 struct cli_option {
@@ -49,6 +57,11 @@ struct cli_command {
 // what would be right (*exit_code CLI_USAGE). argv[0] is the name that is shown.
 bool cli_parse(const struct cli_command *command, int argc, char **argv, void *values,
                int *exit_code);
+// The same for a command whose option `config`, a CLI_TEXT, names a file of options. What argv
+// gives wins over the file, lists included. The values may be views into *file, which the caller
+// frees in every case.
+bool cli_parse_config(const struct cli_command *command, const char *config, int argc, char **argv,
+                      void *values, struct cli_file *file, int *exit_code);
 
 // "sora-server train: text" on stderr; returns CLI_FAILED.
 int cli_fail(const char *program, const struct sora_error *err);

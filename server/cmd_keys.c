@@ -3,6 +3,7 @@
 // record of changes. It writes to the store's catalog, also while a server has the store open,
 // which sees the change within a second. Main thread only.
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,9 +20,11 @@
 
 #define LINE_BYTES_MAX (16u << 20)
 #define NOT_GIVEN (-1)
+#define AUDIT_DEFAULT 100 // records of one listing
 
 struct keys_args {
-    const char *action, *id, *store, *scope, *tenant, *name, *adapters;
+    const char *action, *id, *store, *tenant, *name, *adapters;
+    struct cli_list scope;
     double requests_per_minute, tokens_per_minute, concurrent_requests; // NOT_GIVEN: as it is
     const char *stored_bytes;
     int32_t after, limit;
@@ -37,7 +40,7 @@ static const struct cli_option keys_options[] = {
     {"store", 0, CLI_TEXT, AT(store), "DIR", "The server's store (default ./sora-store)", 0, 0,
      false},
     {.kind = CLI_HEADING, .doc = "make"},
-    {"scope", 0, CLI_TEXT, AT(scope), "infer|adapters|admin",
+    {"scope", 0, CLI_LIST, AT(scope), "infer|adapters|admin",
      "What the key may do (default infer); several with commas, or repeated. infer: completions, "
      "chats, models, tokens. adapters: upload, change, delete and fetch the tenant's adapters. "
      "admin: everything, of every tenant",
@@ -72,7 +75,7 @@ static const struct cli_command keys_command = {
     .doc = "Make, list and revoke API keys, and limit what a tenant may use.\v"
            "ACTION is one of\n"
            "  make            a new key; its text is printed once and kept nowhere\n"
-           "  list            all keys ever made, and the limits\n"
+           "  list            all keys ever made and the limits, or those of --tenant\n"
            "  revoke KEY_ID   from now on the key is refused\n"
            "  limit           sets and prints the limits of --tenant\n"
            "  audit           who changed which adapter, and what became of it\n\n"
@@ -192,14 +195,16 @@ static sora_status revoke_key(const struct keys_args *args, sora_access *access,
 
 // --- list ---
 
-static void print_keys(const struct sora_key *keys, int32_t count)
+static void print_keys(const struct sora_key *keys, int32_t count, const char *tenant)
 {
     struct cli_table table;
     char created[32], revoked[32], scopes[SORA_SCOPES_BYTES];
-    if (count == 0) {
+    if (count == 0 && tenant == NULL)
         printf("There are no keys: the server is open to everyone who reaches it.\n");
+    else if (count == 0)
+        printf("The tenant %s has no keys.\n", tenant);
+    if (count == 0)
         return;
-    }
     cli_table_init(&table, 7, 0);
     for (int i = 0; i < 7; i++) {
         static const char *const heads[] = {"KEY",      "SCOPES",  "TENANT", "NAME",
@@ -268,6 +273,16 @@ static sora_status print_lists_json(const struct sora_key *keys, int32_t key_cou
     return cli_report_print(&out, err);
 }
 
+// Those of one tenant, in order.
+static int32_t keep_tenant(const char *tenant, struct sora_key *keys, int32_t count)
+{
+    int32_t kept = 0;
+    for (int32_t i = 0; i < count; i++)
+        if (strcmp(keys[i].tenant, tenant) == 0)
+            keys[kept++] = keys[i];
+    return kept;
+}
+
 static sora_status list_keys(const struct keys_args *args, sora_access *access,
                              struct sora_error *err)
 {
@@ -277,10 +292,18 @@ static sora_status list_keys(const struct keys_args *args, sora_access *access,
     sora_status status = sora_access_list_keys(access, &keys, &key_count, err);
     if (status == SORA_OK)
         status = sora_access_list_limits(access, &limits, &limits_count, err);
+    if (status == SORA_OK && args->tenant != NULL) {
+        key_count = keep_tenant(args->tenant, keys, key_count);
+        int32_t all = limits_count;
+        limits_count = 0;
+        for (int32_t i = 0; i < all; i++)
+            if (strcmp(limits[i].tenant, args->tenant) == 0)
+                limits[limits_count++] = limits[i];
+    }
     if (status == SORA_OK && args->json) {
         status = print_lists_json(keys, key_count, limits, limits_count, err);
     } else if (status == SORA_OK) {
-        print_keys(keys, key_count);
+        print_keys(keys, key_count, args->tenant);
         if (limits_count > 0) {
             printf("\n");
             print_limits(limits, limits_count);
@@ -308,37 +331,55 @@ static sora_status find_limits(sora_access *access, const char *tenant,
     return status;
 }
 
-static bool change_limit(double given, int64_t *limit)
+// Half a request a minute is no limit that could be kept, and cut to 0 it would be none at all.
+static sora_status change_limit(const char *option, double given, int64_t *limit, bool *changed,
+                                struct sora_error *err)
 {
-    if (given != NOT_GIVEN)
-        *limit = (int64_t)given;
-    return given != NOT_GIVEN;
+    if (given == NOT_GIVEN)
+        return SORA_OK;
+    if (given != floor(given))
+        return sora_fail(err, SORA_MALFORMED, "--%s: expected a whole number, got %g", option,
+                         given);
+    *limit = (int64_t)given;
+    *changed = true;
+    return SORA_OK;
+}
+
+static sora_status change_limits(const struct keys_args *args, struct sora_tenant_limits *limits,
+                                 bool *changed, struct sora_error *err)
+{
+    size_t bytes = 0;
+    if (args->stored_bytes != NULL) {
+        if (!cli_parse_size(args->stored_bytes, &bytes) || bytes > (size_t)SORA_RATE_MAX)
+            return sora_fail(err, SORA_MALFORMED,
+                             "--stored-bytes %.40s: expected a size such as "
+                             "500M, %lld bytes at most",
+                             args->stored_bytes, SORA_RATE_MAX);
+        limits->stored_bytes = (int64_t)bytes;
+        *changed = true;
+    }
+    sora_status status = change_limit("requests-per-minute", args->requests_per_minute,
+                                      &limits->requests_per_minute, changed, err);
+    if (status == SORA_OK)
+        status = change_limit("tokens-per-minute", args->tokens_per_minute,
+                              &limits->tokens_per_minute, changed, err);
+    if (status == SORA_OK)
+        status = change_limit("concurrent-requests", args->concurrent_requests,
+                              &limits->concurrent_requests, changed, err);
+    return status;
 }
 
 static sora_status set_limits(const struct keys_args *args, sora_access *access,
                               struct sora_error *err)
 {
     struct sora_tenant_limits limits;
-    double stored = NOT_GIVEN;
-    size_t bytes = 0;
+    bool changed = false;
     sora_status status = sora_tenant_check(args->tenant, err);
-    if (status == SORA_OK && args->stored_bytes != NULL) {
-        if (!cli_parse_size(args->stored_bytes, &bytes) || bytes > (size_t)SORA_RATE_MAX)
-            return sora_fail(err, SORA_MALFORMED,
-                             "--stored-bytes %.40s: expected a size such as "
-                             "500M, %lld bytes at most",
-                             args->stored_bytes, SORA_RATE_MAX);
-        stored = (double)bytes;
-    }
     if (status == SORA_OK)
         status = find_limits(access, args->tenant, &limits, err);
-    if (status != SORA_OK)
-        return status;
-    bool changed = change_limit(args->requests_per_minute, &limits.requests_per_minute);
-    changed |= change_limit(args->tokens_per_minute, &limits.tokens_per_minute);
-    changed |= change_limit(args->concurrent_requests, &limits.concurrent_requests);
-    changed |= change_limit(stored, &limits.stored_bytes);
-    if (changed)
+    if (status == SORA_OK)
+        status = change_limits(args, &limits, &changed, err);
+    if (status == SORA_OK && changed)
         status = sora_access_set_limits(access, &limits, err);
     if (status == SORA_OK && args->json) {
         struct buf out;
@@ -388,38 +429,45 @@ static sora_status print_audit(const struct keys_args *args, sora_access *access
 
 // --- the command ---
 
+enum { USES_SCOPE = 1, USES_TENANT = 2, USES_NAME = 4, USES_LIMITS = 8, USES_PAGE = 16 };
+
 static const struct {
     const char *name;
     sora_status (*run)(const struct keys_args *args, sora_access *access, struct sora_error *err);
     bool needs_id, needs_tenant, creates;
+    unsigned uses;
 } actions[] = {
-    {"make", make_key, false, false, true},      {"list", list_keys, false, false, false},
-    {"revoke", revoke_key, true, false, false},  {"limit", set_limits, false, true, true},
-    {"audit", print_audit, false, false, false},
+    {"make", make_key, false, false, true, USES_SCOPE | USES_TENANT | USES_NAME},
+    {"list", list_keys, false, false, false, USES_TENANT},
+    {"revoke", revoke_key, true, false, false, 0},
+    {"limit", set_limits, false, true, true, USES_TENANT | USES_LIMITS},
+    {"audit", print_audit, false, false, false, USES_PAGE},
 };
 #define ACTION_COUNT (sizeof actions / sizeof actions[0])
 
-// Takes every --scope out of argv, of which there may be several: the table of options holds one.
-static sora_status take_scopes(int *argc, char **argv, uint32_t *scopes, struct sora_error *err)
+// The first option that was given although the action has no use for it; NULL: none.
+static const char *find_unused(const struct keys_args *args, unsigned uses)
 {
-    static const char option[] = "--scope";
-    size_t bytes = sizeof option - 1;
-    sora_status status = SORA_OK;
-    int kept = 1;
-    for (int i = 1; i < *argc; i++) {
-        const char *text = NULL;
-        if (strcmp(argv[i], option) == 0 && i + 1 < *argc)
-            text = argv[++i];
-        else if (strncmp(argv[i], option, bytes) == 0 && argv[i][bytes] == '=')
-            text = argv[i] + bytes + 1;
-        else
-            argv[kept++] = argv[i];
-        if (text != NULL && status == SORA_OK)
-            status = sora_scopes_parse(text, scopes, err);
-    }
-    argv[kept] = NULL;
-    *argc = kept;
-    return status;
+    const struct {
+        unsigned use;
+        bool given;
+        const char *name;
+    } options[] = {
+        {USES_SCOPE, args->scopes != 0, "scope"},
+        {USES_TENANT, args->tenant != NULL, "tenant"},
+        {USES_NAME, args->name != NULL, "name"},
+        {USES_NAME, args->adapters != NULL, "adapters"},
+        {USES_LIMITS, args->requests_per_minute != NOT_GIVEN, "requests-per-minute"},
+        {USES_LIMITS, args->tokens_per_minute != NOT_GIVEN, "tokens-per-minute"},
+        {USES_LIMITS, args->concurrent_requests != NOT_GIVEN, "concurrent-requests"},
+        {USES_LIMITS, args->stored_bytes != NULL, "stored-bytes"},
+        {USES_PAGE, args->after != 0, "after"},
+        {USES_PAGE, args->limit != 0, "limit"},
+    };
+    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
+        if (options[i].given && (options[i].use & uses) == 0)
+            return options[i].name;
+    return NULL;
 }
 
 static int run_action(const char *program, size_t index, struct keys_args *args)
@@ -432,6 +480,13 @@ static int run_action(const char *program, size_t index, struct keys_args *args)
         return cli_usage(program, "unexpected argument \"%s\"", args->id);
     if (actions[index].needs_tenant && args->tenant == NULL)
         return cli_usage(program, "%s needs --tenant T", args->action);
+    const char *unused = find_unused(args, actions[index].uses);
+    if (unused != NULL)
+        return cli_usage(program, "%s has no use for --%s", args->action, unused);
+    if (args->scopes == 0)
+        args->scopes = SORA_SCOPE_INFER;
+    if (args->limit == 0)
+        args->limit = AUDIT_DEFAULT;
     sora_status status = sora_access_open(args->store, actions[index].creates, &access, &err);
     if (status == SORA_OK)
         status = actions[index].run(args, access, &err);
@@ -444,17 +499,15 @@ int cmd_keys(int argc, char **argv)
     struct keys_args args = {.store = "sora-store",
                              .requests_per_minute = NOT_GIVEN,
                              .tokens_per_minute = NOT_GIVEN,
-                             .concurrent_requests = NOT_GIVEN,
-                             .limit = 100};
+                             .concurrent_requests = NOT_GIVEN};
     const char *names[ACTION_COUNT];
     struct sora_error err;
     int exit_code = CLI_GOOD;
-    if (take_scopes(&argc, argv, &args.scopes, &err) != SORA_OK)
-        return cli_usage(argv[0], "--%s", err.text);
     if (!cli_parse(&keys_command, argc, argv, &args, &exit_code))
         return exit_code;
-    if (args.scopes == 0)
-        args.scopes = SORA_SCOPE_INFER;
+    for (int32_t i = 0; i < args.scope.count; i++)
+        if (sora_scopes_parse(args.scope.items[i], &args.scopes, &err) != SORA_OK)
+            return cli_usage(argv[0], "--%s", err.text);
     for (size_t i = 0; i < ACTION_COUNT; i++) {
         names[i] = actions[i].name;
         if (strcmp(args.action, names[i]) == 0)

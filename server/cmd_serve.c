@@ -2,6 +2,7 @@
 // `sora-server serve`: options, signals, and the life of one server. Main thread only.
 #include <semaphore.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,8 @@
 
 struct serve_options {
     struct server_config config;
-    const char *adapter; // for the help only: take_preloads reads them
+    struct cli_list adapters; // NAME=FILE
+    const char *config_path;
     int log_level;
 };
 
@@ -46,8 +48,8 @@ static const struct cli_option options[] = {
      .arg = "DIR",
      .doc = "Where adapters are kept (default ./sora-store)"},
     {.name = "adapter",
-     .kind = CLI_TEXT,
-     .offset = FIELD(adapter),
+     .kind = CLI_LIST,
+     .offset = FIELD(adapters),
      .arg = "NAME=FILE",
      .doc = "Publish an adapter at the start: our file or a PEFT folder; may be repeated"},
     {.kind = CLI_HEADING, .doc = "Network"},
@@ -84,6 +86,16 @@ static const struct cli_option options[] = {
      .arg = "FILE",
      .doc = "Keys beside those of `sora-server keys`: lines of KEY [TENANT [SCOPES]], read anew "
             "when the file changes"},
+    {.name = "tls-cert",
+     .kind = CLI_TEXT,
+     .offset = FIELD(config.tls_certificate),
+     .arg = "FILE",
+     .doc = "Serve HTTPS with this certificate (PEM; those that lead to a root may follow it)"},
+    {.name = "tls-key",
+     .kind = CLI_TEXT,
+     .offset = FIELD(config.tls_key),
+     .arg = "FILE",
+     .doc = "The certificate's key (PEM, without a password)"},
     {.kind = CLI_HEADING, .doc = "Machine"},
     {.name = "threads",
      .kind = CLI_INT,
@@ -134,6 +146,12 @@ static const struct cli_option options[] = {
      .offset = FIELD(log_level),
      .arg = "debug|info|warn|error|none",
      .doc = "What is logged to stderr (default info)"},
+    {.name = "config",
+     .kind = CLI_TEXT,
+     .offset = FIELD(config_path),
+     .arg = "FILE",
+     .doc = "Options from a file: lines of name = value, the names as here without dashes, a flag "
+            "= true; # begins a comment line. The command line wins"},
 };
 
 static const struct cli_command command = {
@@ -148,49 +166,24 @@ static const struct cli_command command = {
     .option_count = sizeof options / sizeof options[0],
 };
 
-// Splits "NAME=FILE" in place, which argv allows.
-static bool split_preload(char *text, struct server_preload *preload)
+static bool take_preload(const char *program, const char *text, struct server_config *config,
+                         int *exit_code)
 {
-    char *equals = strchr(text, '=');
-    if (equals == NULL || equals == text || equals[1] == '\0')
+    struct server_preload *preload = &config->preloads[config->preload_count++];
+    const char *equals = strchr(text, '=');
+    size_t bytes = equals != NULL ? (size_t)(equals - text) : 0;
+    if (bytes == 0 || bytes >= sizeof preload->name || equals[1] == '\0') {
+        *exit_code = cli_usage(program, "--adapter %s: must be NAME=FILE", text);
         return false;
-    *equals = '\0';
-    *preload = (struct server_preload){.name = text, .path = equals + 1};
-    return true;
-}
-
-// Takes every --adapter NAME=FILE out of argv: the table of options holds one only.
-static bool take_preloads(int *argc, char **argv, struct server_config *config, int *exit_code)
-{
-    static const char option[] = "--adapter";
-    size_t bytes = sizeof option - 1;
-    int kept = 1;
-    for (int i = 1; i < *argc; i++) {
-        char *text = NULL;
-        if (strcmp(argv[i], option) == 0 && i + 1 < *argc)
-            text = argv[++i];
-        else if (strncmp(argv[i], option, bytes) == 0 && argv[i][bytes] == '=')
-            text = argv[i] + bytes + 1;
-        if (text == NULL) {
-            argv[kept++] = argv[i];
-            continue;
-        }
-        if (config->preload_count == SORA_PRELOAD_COUNT_MAX) {
-            *exit_code = cli_usage(argv[0], "more than %d --adapter", SORA_PRELOAD_COUNT_MAX);
-            return false;
-        }
-        if (!split_preload(text, &config->preloads[config->preload_count])) {
-            *exit_code = cli_usage(argv[0], "--adapter %s: must be NAME=FILE", text);
-            return false;
-        }
-        config->preload_count++;
     }
-    argv[kept] = NULL;
-    *argc = kept;
+    memcpy(preload->name, text, bytes);
+    preload->name[bytes] = '\0';
+    preload->path = equals + 1;
     return true;
 }
 
-static bool read_options(int argc, char **argv, struct serve_options *values, int *exit_code)
+static bool read_options(int argc, char **argv, struct serve_options *values, struct cli_file *file,
+                         int *exit_code)
 {
     *values = (struct serve_options){
         .config = {.store_path = "sora-store",
@@ -200,14 +193,20 @@ static bool read_options(int argc, char **argv, struct serve_options *values, in
                    .step_ms = SORA_STEP_MS_DEFAULT},
         .log_level = LOG_INFO,
     };
-    if (!take_preloads(&argc, argv, &values->config, exit_code) ||
-        !cli_parse(&command, argc, argv, values, exit_code))
+    struct server_config *config = &values->config;
+    if (!cli_parse_config(&command, "config", argc, argv, values, file, exit_code))
         return false;
-    return true;
+    for (int32_t i = 0; i < values->adapters.count; i++)
+        if (!take_preload(argv[0], values->adapters.items[i], config, exit_code))
+            return false;
+    if ((config->tls_certificate != NULL) == (config->tls_key != NULL))
+        return true;
+    *exit_code = cli_usage(argv[0], "--tls-cert and --tls-key go together");
+    return false;
 }
 
 static sem_t stop_asked;
-static struct auth *reloaded; // what SIGHUP makes look for changes
+static atomic_bool reload_keys; // what SIGHUP asks for
 
 static void set_handler(void (*handler)(int))
 {
@@ -228,13 +227,13 @@ static void on_signal(int number)
 static void on_hangup(int number)
 {
     (void)number;
-    auth_reload(reloaded);
+    atomic_store(&reload_keys, true);
 }
 
-// SIGHUP: the API keys are read anew, as daemons do. SIG_IGN while there is nothing to do it with.
-static void catch_hangup(void (*handler)(int))
+// SIGHUP: the API keys are read anew, as daemons do.
+static void catch_hangup(void)
 {
-    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
+    struct sigaction action = {.sa_handler = on_hangup, .sa_flags = SA_RESTART};
     sigemptyset(&action.sa_mask);
     sigaction(SIGHUP, &action, NULL);
 }
@@ -259,19 +258,24 @@ static void announce(const struct server *server)
     const char *host = server->config.host;
     bool any = strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0;
     bool brackets = !any && strchr(host, ':') != NULL;
-    printf("listening on http://%s%s%s:%d\n", brackets ? "[" : "", any ? "127.0.0.1" : host,
-           brackets ? "]" : "", (int)http_port(server->http));
+    printf("listening on %s://%s%s%s:%d\n",
+           server->config.tls_certificate != NULL ? "https" : "http", brackets ? "[" : "",
+           any ? "127.0.0.1" : host, brackets ? "]" : "", (int)http_port(server->http));
     fflush(stdout);
 }
 
 int cmd_serve(int argc, char **argv)
 {
     struct serve_options values;
+    struct cli_file file;
     struct server *server = NULL;
     struct sora_error err;
     int exit_code = CLI_GOOD;
-    if (!read_options(argc, argv, &values, &exit_code))
+    if (!read_options(argc, argv, &values, &file, &exit_code)) {
+        cli_file_free(&file);
         return exit_code;
+    }
+    values.config.reload_keys = &reload_keys;
     log_set_level((enum log_level)values.log_level);
     sora_status status = server_open(&values.config, &server, &err);
     if (status == SORA_OK) {
@@ -281,18 +285,15 @@ int cmd_serve(int argc, char **argv)
     }
     if (status == SORA_OK) {
         catch_signals();
-        if (values.config.api_key_file != NULL) { // otherwise a closed terminal ends it as ever
-            reloaded = server->auth;
-            catch_hangup(on_hangup);
-        }
+        if (values.config.api_key_file != NULL) // otherwise a closed terminal ends it as ever
+            catch_hangup();
         announce(server);
         wait_for_signal();
         server_drain(server, SORA_DRAIN_US);
     } else {
         exit_code = cli_fail(argv[0], &err);
     }
-    if (reloaded != NULL)
-        catch_hangup(SIG_IGN);
     server_close(server);
+    cli_file_free(&file);
     return exit_code;
 }

@@ -16,6 +16,7 @@
 #include "base/rng.h"
 #include "server/big_stack.h"
 #include "server/conn_watch.h"
+#include "server/http_tls.h"
 #include "sora/limits.h"
 
 #define HEAD_BYTES_MAX 16384
@@ -144,7 +145,14 @@ static int http_error(struct mg_connection *connection, int status, const char *
     return 0;
 }
 
-// "127.0.0.1:8080" or "[::1]:8080"; a name is resolved.
+// Called when CivetWeb wants its SSL_CTX and when it lets it go. 1: it is ours, also to free.
+static int give_tls(void **context, void *server)
+{
+    *context = ((struct http_server *)server)->options.tls;
+    return 1;
+}
+
+// "127.0.0.1:8080", with TLS "127.0.0.1:8080s", or "[::1]:8080"; a name is resolved.
 static sora_status listen_address(const struct http_options *options, char *out, size_t out_bytes,
                                   struct sora_error *err)
 {
@@ -159,8 +167,8 @@ static sora_status listen_address(const struct http_options *options, char *out,
     if (failure != 0)
         return sora_fail(err, SORA_MALFORMED, "--host %s: %s", options->host,
                          gai_strerror(failure));
-    const char *form = strchr(host, ':') != NULL ? "[%s]:%d" : "%s:%d";
-    snprintf(out, out_bytes, form, host, (int)options->port);
+    const char *form = strchr(host, ':') != NULL ? "[%s]:%d%s" : "%s:%d%s";
+    snprintf(out, out_bytes, form, host, (int)options->port, options->tls != NULL ? "s" : "");
     return SORA_OK;
 }
 
@@ -201,7 +209,8 @@ static sora_status start_civetweb(struct http_server *server, const char *addres
                               "access_control_allow_headers",
                               "",
                               NULL};
-    struct mg_callbacks callbacks = {.log_message = log_message,
+    struct mg_callbacks callbacks = {.external_ssl_ctx = give_tls,
+                                     .log_message = log_message,
                                      .http_error = http_error,
                                      .init_thread = init_thread,
                                      .exit_thread = exit_thread};
@@ -229,8 +238,13 @@ sora_status http_start(const struct http_options *options, struct http_server **
     if (made == NULL)
         return sora_fail(err, SORA_NO_MEMORY, "no memory for the HTTP server");
     made->options = *options;
-    mg_init_library(MG_FEATURES_DEFAULT);
-    status = start_civetweb(made, address, err);
+    unsigned features = options->tls != NULL ? MG_FEATURES_TLS : MG_FEATURES_DEFAULT;
+    if (options->tls != NULL)
+        status = http_tls_load(err);
+    if ((mg_init_library(features) & features) != features && status == SORA_OK)
+        status = sora_fail(err, SORA_UNSUPPORTED, "CivetWeb cannot use the modules for TLS");
+    if (status == SORA_OK)
+        status = start_civetweb(made, address, err);
     if (status != SORA_OK) {
         http_stop(made);
         return status;

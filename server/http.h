@@ -49,6 +49,7 @@ struct http_options {
     const char *host;
     int32_t port; // 0: a free one
     int32_t threads;
+    void *tls; // of base/tls.h, borrowed; NULL: plain HTTP
     // Called for every request, on a worker; must reply.
     void (*handle)(struct http_call *call, void *context);
     void *context;

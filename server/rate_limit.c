@@ -112,40 +112,37 @@ void rate_spend_tokens(struct rate_tenant *tenant, int64_t tokens, int64_t now_u
     pthread_mutex_unlock(&tenant->mutex);
 }
 
-bool rate_reserve_bytes(struct rate_tenant *tenant, int64_t stored, int64_t bytes,
-                        struct api_error *error)
-{
-    pthread_mutex_lock(&tenant->mutex);
-    int64_t limit = tenant->limits.stored_bytes, others = tenant->bytes_reserved;
-    bool fits = limit == 0 || bytes <= limit - stored - others;
-    if (fits)
-        tenant->bytes_reserved += bytes;
-    pthread_mutex_unlock(&tenant->mutex);
-    // Neither 429 nor 5xx: clients try those again by themselves, and room does not come by
-    // waiting.
-    if (!fits)
-        (void)api_error_set(error, API_IMPOSSIBLE, "storage_limit_exceeded", NULL,
-                            "an adapter of %lld bytes does not fit: %lld of %lld bytes are used%s; "
-                            "delete one first",
-                            (long long)bytes, (long long)(stored + others), (long long)limit,
-                            others > 0 ? " or being uploaded" : "");
-    return fits;
-}
-
-void rate_release_bytes(struct rate_tenant *tenant, int64_t bytes)
-{
-    pthread_mutex_lock(&tenant->mutex);
-    ASSERT(tenant->bytes_reserved >= bytes);
-    tenant->bytes_reserved -= bytes;
-    pthread_mutex_unlock(&tenant->mutex);
-}
-
 int64_t rate_stored_limit(struct rate_tenant *tenant)
 {
     pthread_mutex_lock(&tenant->mutex);
     int64_t limit = tenant->limits.stored_bytes;
     pthread_mutex_unlock(&tenant->mutex);
     return limit;
+}
+
+// The same number as the other limits, because that is what clients look for; but waiting makes no
+// room, and routes_publish tells them not to try again by themselves.
+bool rate_fits_bytes(struct rate_tenant *tenant, int64_t stored, int64_t bytes,
+                     struct api_error *error)
+{
+    int64_t limit = rate_stored_limit(tenant);
+    bool fits = limit == 0 || bytes <= limit - stored;
+    if (!fits)
+        (void)api_error_set(error, API_TOO_MANY, "storage_limit_exceeded", NULL,
+                            "an adapter of %lld bytes does not fit: %lld of the %lld bytes that "
+                            "may be stored are used; delete one first",
+                            (long long)bytes, (long long)stored, (long long)limit);
+    return fits;
+}
+
+void rate_lock_storage(struct rate_tenant *tenant)
+{
+    pthread_mutex_lock(&tenant->storage);
+}
+
+void rate_unlock_storage(struct rate_tenant *tenant)
+{
+    pthread_mutex_unlock(&tenant->storage);
 }
 
 // --- the table ---
@@ -159,6 +156,7 @@ void rate_table_deinit(struct rate_table *table)
 {
     for (int32_t i = 0; i < table->count; i++) {
         pthread_mutex_destroy(&table->tenants[i]->mutex);
+        pthread_mutex_destroy(&table->tenants[i]->storage);
         free(table->tenants[i]);
     }
     free(table->tenants);
@@ -202,6 +200,7 @@ struct rate_tenant *rate_table_tenant(struct rate_table *table, const char *name
     if (tenant == NULL)
         return NULL;
     pthread_mutex_init(&tenant->mutex, NULL);
+    pthread_mutex_init(&tenant->storage, NULL);
     snprintf(tenant->name, sizeof tenant->name, "%s", name);
     tenant->id = table->count + 1;
     size_t behind = (size_t)(table->count - at);

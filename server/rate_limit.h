@@ -33,7 +33,7 @@ struct rate_tenant {
     struct sora_tenant_limits limits;
     struct rate_bucket requests, tokens;
     int32_t running;
-    int64_t bytes_reserved; // of uploads that are not in the catalog yet
+    pthread_mutex_t storage; // held by the one upload that is being measured and stored
 };
 
 // Enters a request, or says why not and after how many seconds to try again. rate_leave follows
@@ -45,11 +45,14 @@ void rate_leave(struct rate_tenant *tenant);
 bool rate_take_tokens(struct rate_tenant *tenant, int64_t tokens, int64_t now_us, int32_t *retry_s,
                       struct api_error *error);
 void rate_spend_tokens(struct rate_tenant *tenant, int64_t tokens, int64_t now_us);
-// Sets `bytes` aside where `stored` of the limit are used already. False: over it, error filled.
-bool rate_reserve_bytes(struct rate_tenant *tenant, int64_t stored, int64_t bytes,
-                        struct api_error *error);
-void rate_release_bytes(struct rate_tenant *tenant, int64_t bytes);
 int64_t rate_stored_limit(struct rate_tenant *tenant); // 0: none
+// Whether `bytes` more fit where `stored` of the limit are used already; otherwise error is filled.
+// What is stored must not change between being read and being added to: uploads of a tenant that
+// has a limit take turns.
+bool rate_fits_bytes(struct rate_tenant *tenant, int64_t stored, int64_t bytes,
+                     struct api_error *error);
+void rate_lock_storage(struct rate_tenant *tenant);
+void rate_unlock_storage(struct rate_tenant *tenant);
 
 struct rate_table {
     struct rate_tenant **tenants; // by name

@@ -11,6 +11,8 @@
 #include "server/routes.h"
 #include "sora/tenant.h"
 
+#define STORAGE_RETRY_S 60 // no wait makes room; long enough to delete something
+
 bool routes_admit(struct server *server, struct http_call *call, uint32_t scopes)
 {
     struct api_error error;
@@ -118,14 +120,31 @@ static int64_t stored_bytes(struct server *server, const char *tenant)
     return bytes;
 }
 
+// What the name means now, for the record; version 0 when nothing is active.
+static struct sora_store_entry active_entry(struct server *server, const char *stored)
+{
+    struct sora_registry_card *cards = NULL;
+    struct sora_store_entry found = {.version = 0};
+    int32_t count = 0;
+    if (sora_registry_versions(server->registry, stored, &cards, &count, NULL) != SORA_OK)
+        count = 0;
+    for (int32_t i = 0; i < count; i++)
+        if (cards[i].entry.active)
+            found = cards[i].entry;
+    free(cards);
+    return found;
+}
+
 sora_status routes_remove(struct server *server, struct http_call *call, const char *stored,
                           size_t *freed_bytes, struct sora_error *cause)
 {
     struct sora_audit record;
+    struct sora_store_entry active = active_entry(server, stored);
+    struct audit_change change = {"adapter.delete", stored, active.version, active.digest};
     bool admin = auth_is_admin(&call->caller);
     const char *tenant = call->caller.tenant;
     *freed_bytes = 0;
-    sora_status status = audit_begin(server, call, "adapter.delete", stored, &record, cause);
+    sora_status status = audit_begin(server, call, &change, &record, cause);
     if (status != SORA_OK)
         return status;
     // What is freed on disk would tell whether another tenant has the same file: a tenant is told
@@ -140,6 +159,18 @@ sora_status routes_remove(struct server *server, struct http_call *call, const c
     return status;
 }
 
+// Refuses what has no room. OpenAI's client repeats a 429 by itself unless it is told not to.
+static void reply_no_room(struct server *server, struct http_call *call, const char *stored,
+                          const struct api_error *error)
+{
+    audit_refused(server, call, "adapter.publish", stored, error->message);
+    if (error->http == API_TOO_MANY) {
+        http_add_header(call, "x-should-retry", "false");
+        call->retry_after_s = STORAGE_RETRY_S;
+    }
+    http_reply_error(call, error);
+}
+
 bool routes_fits(struct server *server, struct http_call *call, const char *stored)
 {
     struct api_error error;
@@ -148,65 +179,69 @@ bool routes_fits(struct server *server, struct http_call *call, const char *stor
     long long bytes = announced != NULL ? strtoll(announced, NULL, 10) : 0;
     if (limit == 0 || bytes <= limit || !sora_tenant_owns(call->caller.tenant, stored))
         return true;
-    (void)api_error_set(&error, API_IMPOSSIBLE, "storage_limit_exceeded", NULL,
+    (void)api_error_set(&error, API_TOO_MANY, "storage_limit_exceeded", NULL,
                         "an adapter of %lld bytes is more than the %lld that may be stored in all",
                         bytes, (long long)limit);
-    audit_refused(server, call, "adapter.publish", stored, error.message);
-    http_reply_error(call, &error);
+    reply_no_room(server, call, stored, &error);
     return false;
 }
 
-// Room for an upload within the tenant's limit. *reserved_bytes is given back after the publishing.
-static bool reserve_room(struct server *server, struct http_call *call, const char *stored,
-                         const void *bytes, size_t byte_count, int64_t *reserved_bytes,
-                         struct sora_error *cause, struct api_error *error)
+// Whether the upload fits within the tenant's limit, which it has; error is filled otherwise.
+static bool has_room(struct server *server, struct rate_tenant *rate,
+                     const struct routes_upload *put, const char *digest, struct api_error *error)
 {
-    char tenant[SORA_TENANT_BYTES_MAX + 1], digest[65];
-    struct rate_tenant *rate = call->caller.rate;
-    sora_access *access = auth_access(server->auth);
+    char tenant[SORA_TENANT_BYTES_MAX + 1];
+    struct sora_error cause;
     int64_t used = 0;
     bool there = false;
-    *reserved_bytes = 0;
-    sora_tenant_of(stored, tenant);
-    // An admin that uploads for a tenant is not held to the tenant's limit.
-    if (!sora_tenant_owns(call->caller.tenant, stored) || rate_stored_limit(rate) == 0)
-        return true;
-    if (sora_access_stored(access, tenant, NULL, &used, NULL, cause) != SORA_OK) {
-        (void)api_error_from(error, API_FROM_ADAPTER, cause);
+    sora_tenant_of(put->stored, tenant);
+    if (sora_access_stored(auth_access(server->auth), tenant, digest, &used, &there, &cause) !=
+        SORA_OK) {
+        (void)api_error_from(error, API_FROM_ADAPTER, &cause);
         return false;
     }
-    if (rate_reserve_bytes(rate, used, (int64_t)byte_count, error)) {
-        *reserved_bytes = (int64_t)byte_count;
-        return true;
-    }
-    // Over it; but the same bytes again take no room.
-    return sha256_of(bytes, byte_count, digest, cause) == SORA_OK &&
-           sora_access_stored(access, tenant, digest, &used, &there, cause) == SORA_OK && there;
+    // The same bytes again take no room.
+    return there || rate_fits_bytes(rate, used, (int64_t)put->byte_count, error);
 }
 
-bool routes_publish(struct server *server, struct http_call *call, const struct routes_upload *put,
-                    struct sora_registry_card *card, bool *created)
+static bool publish(struct server *server, struct http_call *call, const struct routes_upload *put,
+                    const char *digest, struct sora_registry_card *card, bool *created)
 {
     struct sora_audit record;
     struct sora_error cause;
-    struct api_error error;
-    int64_t reserved_bytes = 0;
-    if (!reserve_room(server, call, put->stored, put->bytes, put->byte_count, &reserved_bytes,
-                      &cause, &error)) {
-        audit_refused(server, call, "adapter.publish", put->stored, error.message);
-        http_reply_error(call, &error);
-        return false;
-    }
-    sora_status status = audit_begin(server, call, "adapter.publish", put->stored, &record, &cause);
+    struct audit_change change = {"adapter.publish", put->stored, 0, digest};
+    sora_status status = audit_begin(server, call, &change, &record, &cause);
     if (status == SORA_OK) {
         status = sora_registry_publish(server->registry, put->stored, put->bytes, put->byte_count,
                                        put->if_match, put->activate, card, created, &cause);
         audit_end(server, &record, status, &card->entry, &cause);
     }
-    rate_release_bytes(call->caller.rate, reserved_bytes);
     if (status != SORA_OK)
         routes_reply_status(call, API_FROM_ADAPTER, &cause);
     return status == SORA_OK;
+}
+
+bool routes_publish(struct server *server, struct http_call *call, const struct routes_upload *put,
+                    struct sora_registry_card *card, bool *created)
+{
+    struct sora_error cause;
+    struct api_error error;
+    struct rate_tenant *rate = call->caller.rate;
+    char digest[65];
+    if (sha256_of(put->bytes, put->byte_count, digest, &cause) != SORA_OK) {
+        routes_reply_status(call, API_FROM_ADAPTER, &cause);
+        return false;
+    }
+    // An admin that uploads for a tenant is not held to the tenant's limit.
+    if (!sora_tenant_owns(call->caller.tenant, put->stored) || rate_stored_limit(rate) == 0)
+        return publish(server, call, put, digest, card, created);
+    rate_lock_storage(rate);
+    bool fits = has_room(server, rate, put, digest, &error);
+    bool good = fits && publish(server, call, put, digest, card, created);
+    rate_unlock_storage(rate);
+    if (!fits)
+        reply_no_room(server, call, put->stored, &error);
+    return good;
 }
 
 sora_status routes_rollback(struct server *server, struct http_call *call, const char *stored,
@@ -214,7 +249,8 @@ sora_status routes_rollback(struct server *server, struct http_call *call, const
                             struct sora_error *cause)
 {
     struct sora_audit record;
-    sora_status status = audit_begin(server, call, "adapter.rollback", stored, &record, cause);
+    struct audit_change change = {"adapter.rollback", stored, version, NULL};
+    sora_status status = audit_begin(server, call, &change, &record, cause);
     if (status != SORA_OK)
         return status;
     status = sora_registry_rollback(server->registry, stored, version, card, cause);

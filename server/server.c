@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/tls.h"
 #include "server/audit.h"
 #include "server/routes.h"
 #include "sora/adapter.h"
@@ -40,19 +41,23 @@ sora_status server_open(const struct server_config *config, struct server **serv
     atomic_store(&made->upload_budget, (int64_t)SORA_UPLOAD_BYTES_MAX);
     request_table_init(&made->requests);
     int32_t threads = http_threads(config);
-    struct http_options options = {.host = config->host,
-                                   .port = config->port,
-                                   .threads = threads,
-                                   .handle = routes_handle,
-                                   .context = made};
     struct auth_options auth = {.store_path = config->store_path,
                                 .key_file = config->api_key_file,
-                                .loopback = is_loopback(config->host)};
+                                .loopback = is_loopback(config->host),
+                                .reload = config->reload_keys};
     sora_status status = card_cache_init(&made->cards, err);
     if (status == SORA_OK) // before the first request can come
         status = auth_start(&auth, &made->auth, err);
     if (status == SORA_OK)
         status = conn_watch_start(threads, &made->watch, err);
+    if (status == SORA_OK && config->tls_certificate != NULL)
+        status = tls_server_open(config->tls_certificate, config->tls_key, &made->tls, err);
+    struct http_options options = {.host = config->host,
+                                   .port = config->port,
+                                   .threads = threads,
+                                   .tls = made->tls,
+                                   .handle = routes_handle,
+                                   .context = made};
     if (status == SORA_OK)
         status = http_start(&options, &made->http, err);
     if (status != SORA_OK) {
@@ -144,8 +149,9 @@ static sora_status preload(struct server *server, const struct server_preload *i
     bool created;
     sora_status status =
         sora_adapter_import(item->path, &server->info->base, &bytes, &byte_count, err);
+    struct audit_change change = {.action = "adapter.publish", .stored = item->name};
     if (status == SORA_OK)
-        status = audit_begin(server, NULL, "adapter.publish", item->name, &record, err);
+        status = audit_begin(server, NULL, &change, &record, err);
     if (status == SORA_OK) {
         status = sora_registry_publish(server->registry, item->name, bytes, byte_count, NULL, true,
                                        &card, &created, err);
@@ -197,9 +203,12 @@ void server_close(struct server *server)
 {
     if (server == NULL)
         return;
-    atomic_store(&server->state, SERVER_DRAINING);
+    // One that never was ready has no registry to be asked for metrics: it stays as it is.
+    int ready = SERVER_READY;
+    (void)atomic_compare_exchange_strong(&server->state, &ready, SERVER_DRAINING);
     engine_loop_stop(server->loop); // what still runs is told so and answers
     http_stop(server->http);
+    tls_server_close(server->tls);
     conn_watch_stop(server->watch);
     auth_stop(server->auth);
     engine_loop_destroy(server->loop);

@@ -26,14 +26,17 @@
 #include "sora/text.h"
 
 struct server_preload {
-    const char *name, *path; // --adapter NAME=FILE
+    char name[SORA_STORED_NAME_BYTES_MAX + 1]; // --adapter NAME=FILE
+    const char *path;
 };
 
 struct server_config {
     const char *model_path;
     const char *model_name; // NULL: the model's stem
     const char *store_path;
-    const char *api_key_file; // NULL: the catalog's keys alone
+    const char *api_key_file;              // NULL: the catalog's keys alone
+    atomic_bool *reload_keys;              // as auth_options.reload
+    const char *tls_certificate, *tls_key; // both or none: HTTPS
     const char *host;
     int32_t port;
     int32_t threads, context, seqs_max; // 0: the default
@@ -74,6 +77,7 @@ struct server {
     _Atomic int32_t calls;         // being handled, but for health checks
     struct conn_watch *watch;
     struct auth *auth;
+    void *tls; // of base/tls.h; NULL: plain HTTP
     struct http_server *http;
 };
 

@@ -72,6 +72,7 @@
 #define SORA_CARD_CACHE_COUNT 4096      // rendered adapter facts by digest, about 4 KB each
 #define SORA_MULTIPART_PARTS_MAX 16     // a PEFT pair has two
 #define SORA_PRELOAD_COUNT_MAX 256      // --adapter on one command line
+#define SORA_CONFIG_BYTES_MAX (1 << 20) // every option has one line, some dozens of bytes each
 
 // --- access ---
 #define SORA_KEY_COUNT_MAX 16384           // revoked ones included; a table of them takes 12 MB

@@ -49,13 +49,17 @@ class Server:
         self.options = [str(o) for o in options]
         self.log_path = self.store.parent / (self.store.name + ".log")
         self.process, self.url, self.http = None, None, None
+        self.verify = True  # or the ssl.SSLContext that knows the server's certificate
         self.name = pathlib.Path(self.model).name.removesuffix(".gguf")
 
-    def start(self):
-        command = [BINARY, "serve", "--model", self.model, "--store", str(self.store)]
+    def command(self):
+        command = ["serve", "--model", self.model, "--store", str(self.store)]
         for name, value in (("--port", "0"), ("--threads", THREADS)):
             command += [] if name in self.options else [name, value]
-        command += self.options
+        return command + self.options
+
+    def start(self):
+        command = [BINARY, *self.command()]
         with open(self.log_path, "ab") as log:
             log.write(b"---- start\n")
             log.flush()
@@ -63,10 +67,10 @@ class Server:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             said = self.log().rpartition("---- start\n")[2]
-            found = re.search(r"listening on (http://[0-9.]+:\d+)", said)
+            found = re.search(r"listening on (https?://[0-9.]+:\d+)", said)
             if found:
                 self.url = found.group(1)
-                self.http = httpx.Client(base_url=self.url, timeout=300)
+                self.http = httpx.Client(base_url=self.url, timeout=300, verify=self.verify)
                 if self.is_ready():
                     return self
             assert self.process.poll() is None, f"serve ended early:\n{said}"

@@ -5,6 +5,7 @@ The routes are read from the table in server/routes.c: a new one is tested witho
 """
 
 import concurrent.futures
+import hashlib
 import json
 import re
 import signal
@@ -435,18 +436,44 @@ def test_stored_bytes(world):
     for name in ("one", "again"):  # the same bytes take no room
         reply = call(world, "small", "PUT", f"/v1/adapters/{name}", content=data)
         assert reply.status_code == 201, reply.text
-    reply = upload(world, "small", "two", 21, (422,))
-    message = error_of(reply, 422, "storage_limit_exceeded")["message"]
+    reply = upload(world, "small", "two", 21, (429,))
+    message = error_of(reply, 429, "storage_limit_exceeded")["message"]
     numbers = {int(n) for n in re.findall(r"\d+", message)}
     assert {len(data), len(data) * 3 // 2} <= numbers, message
+    assert int(reply.headers["retry-after"]) >= 1
+    assert reply.headers["x-should-retry"] == "false", "no wait makes room"
     reply = call(world, "small", "PUT", "/v1/adapters/huge", content=data * 2)
-    assert "in all" in error_of(reply, 422, "storage_limit_exceeded")["message"]
+    assert "in all" in error_of(reply, 429, "storage_limit_exceeded")["message"]
+    assert int(reply.headers["retry-after"]) >= 1
     for name in ("one", "again"):
         assert call(world, "small", "DELETE", f"/v1/adapters/{name}").is_success
     upload(world, "small", "two", 21, (201,))
     upload(world, "admin", "small~three", 22, (201,))
     for name in ("two", "three"):
         call(world, "small", "DELETE", f"/v1/adapters/{name}")
+
+
+def test_uploads_at_once_do_not_get_past_the_stored_bytes(world):
+    """Eight uploads at a time where there is room for three: three come in, however they meet."""
+    options = ("--scope", "adapters,infer", "--tenant", "crowd")
+    world.as_["crowd"] = make_key(world.store, *options)[1]
+    files = [adapter_bytes(world.config, 700 + i, ranks=(2,)) for i in range(8)]
+    assert len({len(f) for f in files}) == 1
+    limit(world, "crowd", "--stored-bytes", len(files[0]) * 7 // 2)
+    for _ in range(6):
+
+        def put(i):
+            url = world.url + f"/v1/adapters/c{i}"
+            return httpx.put(url, content=files[i], headers=world.as_["crowd"], timeout=60)
+
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            replies = list(pool.map(put, range(8)))
+        assert sorted(r.status_code for r in replies) == [201] * 3 + [429] * 5
+        listed = call(world, "crowd", "GET", "/v1/adapters").json()["data"]
+        mine = [c["name"] for c in listed if c["tenant"] == "crowd"]
+        assert len(mine) == 3
+        for name in mine:
+            assert call(world, "crowd", "DELETE", f"/v1/adapters/{name}").is_success
 
 
 # ---- the record of changes
@@ -476,13 +503,16 @@ def test_every_change_is_recorded_with_its_outcome(world):
         ("adapter.rollback", "acme~kept", 1, "done"),
     ]
     assert ended[0]["digest"] == ended[2]["digest"] == first["digest"]
-    assert ended[3]["outcome"] not in ("done", "begun") and ended[3]["digest"] is None
+    assert ended[3]["outcome"] not in ("done", "begun")
+    assert ended[3]["digest"] == hashlib.sha256(b"garbage").hexdigest()
     assert (ended[4]["request"], ended[4]["object"]) == ("try-1", "shared")
     assert "admin" in ended[4]["outcome"]
     assert (ended[5]["action"], ended[5]["outcome"]) == ("adapter.delete", "done")
+    assert (ended[5]["version"], ended[5]["digest"]) == (1, first["digest"]), "what went"
     for record in found:
         assert (record["key"], record["tenant"]) == (world.keys["a"][0], "acme")
         assert abs(record["time"] - time.time()) < 60
+    assert found[0]["outcome"] == "begun" and found[0]["digest"] == first["digest"], "a crash"
     begun = [r["request"] for r in found if r["outcome"] == "begun"]
     assert len(begun) == 5 and set(begun) <= {r["request"] for r in ended}
     one = records(world, after=last, limit=1)
@@ -513,12 +543,25 @@ def test_keys_refuses_what_makes_no_sense(tmp_path):
         (("mak",), 2, "did you mean make"),
         (("revoke",), 2, "needs the id"),
         (("limit", "--requests-per-minute", "5"), 2, "--tenant"),
+        (("limit", "--tenant", "t", "--requests-per-minute", "0.5"), 1, "whole number"),
+        (("limit", "--tenant", "t", "--scope", "admin"), 2, "no use for --scope"),
+        (("list", "--limit", "5"), 2, "no use for --limit"),
+        (("make", "--stored-bytes", "5M"), 2, "no use for --stored-bytes"),
+        (("make", "--scope="), 2, "infer, adapters or admin"),
         (("list", "--store", store / "none"), 1, "no catalog"),
         (("revoke", "key-1", "--store", store / "none"), 1, "no catalog"),
     ):
         where = () if "--store" in arguments else ("--store", store)
         run = run_cli("keys", *arguments, *where)
         assert run.returncode == code and said in run.stderr, (arguments, run.stderr)
+    listed = json.loads(run_cli("keys", "list", "--store", store, "--json", check=0).stdout)
+    assert listed == {"keys": [], "limits": []}, "what was refused left nothing behind"
+    make_key(store, "--tenant", "one")
+    run_cli("keys", "limit", "--tenant", "two", "--tokens-per-minute", 5, "--store", store, check=0)
+    for tenant, found in (("one", (1, 0)), ("two", (0, 1)), ("none", (0, 0))):
+        command = ("keys", "list", "--store", store, "--json", "--tenant", tenant)
+        listed = json.loads(run_cli(*command, check=0).stdout)
+        assert (len(listed["keys"]), len(listed["limits"])) == found, tenant
     quiet = run_cli("keys", "make", "-q", "--store", store, check=0)
     assert re.fullmatch(r"sora-[A-Za-z0-9_-]{43}\n", quiet.stdout) and quiet.stderr == ""
     assert "sora-" not in run_cli("keys", "list", "--store", store, check=0).stdout

@@ -94,14 +94,16 @@ static void secrets_are_compared_whole(void **state)
 // --- a running one ---
 
 struct fixture {
+    atomic_bool reload;
     char *folder;
     sora_access *access; // as `sora-server keys` has it
     struct auth *auth;
 };
 
-static struct auth *start_ok(const char *folder, const char *key_file)
+static struct auth *start_ok(struct fixture *f, const char *key_file)
 {
-    struct auth_options options = {.store_path = folder, .key_file = key_file, .loopback = true};
+    struct auth_options options = {
+        .store_path = f->folder, .key_file = key_file, .loopback = true, .reload = &f->reload};
     struct sora_error err;
     struct auth *auth = NULL;
     if (auth_start(&options, &auth, &err) != SORA_OK)
@@ -167,7 +169,7 @@ static void without_keys_everyone_is_let_in(void **state)
     struct fixture *f = *state;
     struct auth_caller caller;
     struct api_error error;
-    f->auth = start_ok(f->folder, NULL);
+    f->auth = start_ok(f, NULL);
     assert_int_equal(auth_identify(f->auth, NULL, NULL, &caller, &error), SORA_OK);
     assert_true(auth_is_admin(&caller));
     assert_string_equal(caller.key_id, "");
@@ -184,7 +186,7 @@ static void a_key_is_its_tenants_and_only_when_it_is_whole(void **state)
     struct api_error error;
     make_ok(f, "acme", &key, text);
     make_ok(f, "bolt", &other, second);
-    f->auth = start_ok(f->folder, NULL);
+    f->auth = start_ok(f, NULL);
     assert_true(knows(f, text, &caller));
     assert_string_equal(caller.key_id, key.id);
     assert_string_equal(caller.tenant, "acme");
@@ -211,7 +213,7 @@ static void keys_come_and_go_while_it_runs(void **state)
     char one[SORA_KEY_TEXT_BYTES], two[SORA_KEY_TEXT_BYTES];
     struct auth_caller caller;
     struct sora_error err;
-    f->auth = start_ok(f->folder, NULL);
+    f->auth = start_ok(f, NULL);
     assert_true(knows(f, "no-key-at-all", &caller)); // open
     make_ok(f, "acme", &first, one);
     await(f, "no-key-at-all", false);
@@ -239,7 +241,7 @@ static void a_file_is_read_anew_when_it_changes_and_kept_when_it_breaks(void **s
     struct auth_caller caller;
     char *path = file_join(f->folder, "keys");
     assert_int_equal(file_write_atomic(path, "0123456789abcdef acme\n", 22, &err), SORA_OK);
-    f->auth = start_ok(f->folder, path);
+    f->auth = start_ok(f, path);
     assert_true(knows(f, "0123456789abcdef", &caller));
     assert_string_equal(caller.tenant, "acme");
     assert_false(knows(f, "another-one-of-ours", &caller));
@@ -247,11 +249,32 @@ static void a_file_is_read_anew_when_it_changes_and_kept_when_it_breaks(void **s
     await(f, "another-one-of-ours", true);
     assert_false(knows(f, "0123456789abcdef", &caller));
     assert_int_equal(file_write_atomic(path, "short\n", 6, &err), SORA_OK);
-    auth_reload(f->auth);
+    atomic_store(&f->reload, true);
     clock_sleep_us(2 * SORA_ACCESS_POLL_US);
     assert_true(knows(f, "another-one-of-ours", &caller));
     assert_int_equal(file_write_atomic(path, "\n", 1, &err), SORA_OK);
     await(f, "another-one-of-ours", false); // an empty file lets nobody in
+    free(path);
+}
+
+static void a_revoked_key_is_not_let_in_by_the_file(void **state)
+{
+    struct fixture *f = *state;
+    struct sora_key gone, kept;
+    struct sora_error err;
+    struct auth_caller caller;
+    char one[SORA_KEY_TEXT_BYTES], two[SORA_KEY_TEXT_BYTES], lines[256];
+    char *path = file_join(f->folder, "keys");
+    make_ok(f, "acme", &gone, one);
+    make_ok(f, "acme", &kept, two);
+    assert_int_equal(sora_access_revoke_key(f->access, gone.id, &err), SORA_OK);
+    int bytes = snprintf(lines, sizeof lines, "%s - admin\n%s - admin\n", one, two);
+    assert_int_equal(file_write_atomic(path, lines, (size_t)bytes, &err), SORA_OK);
+    f->auth = start_ok(f, path);
+    assert_false(knows(f, one, &caller));
+    assert_true(knows(f, two, &caller));
+    assert_false(auth_is_admin(&caller)); // what the catalog says of it holds
+    assert_string_equal(caller.tenant, "acme");
     free(path);
 }
 
@@ -277,6 +300,7 @@ int main(void)
         TEST(a_key_is_its_tenants_and_only_when_it_is_whole),
         TEST(keys_come_and_go_while_it_runs),
         TEST(a_file_is_read_anew_when_it_changes_and_kept_when_it_breaks),
+        TEST(a_revoked_key_is_not_let_in_by_the_file),
         TEST(a_file_that_is_not_there_stops_the_start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

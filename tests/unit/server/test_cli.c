@@ -9,10 +9,12 @@
 
 #include <cmocka.h>
 
+#include "base/file.h"
 #include "server/cli.h"
 #include "server/cli_print.h"
 #include "server/cli_report.h"
 #include "server/rank_picture.h"
+#include "temp_folder.h"
 
 struct values {
     const char *model, *file, *other;
@@ -22,6 +24,8 @@ struct values {
     float scale;
     size_t memory;
     bool quiet;
+    struct cli_list names;
+    const char *config;
 };
 
 #define AT(field) offsetof(struct values, field)
@@ -38,6 +42,8 @@ static const struct cli_option options[] = {
     {"scale", 0, CLI_FLOAT, AT(scale), "X", "the scale", -2, 2, false},
     {"memory", 0, CLI_SIZE, AT(memory), "SIZE", "the memory", 0, 0, false},
     {"quiet", 'q', CLI_FLAG, AT(quiet), NULL, "no words", 0, 0, false},
+    {"name", 0, CLI_LIST, AT(names), "N", "a name", 0, 0, false},
+    {"config", 0, CLI_TEXT, AT(config), "F", "a file of options", 0, 0, false},
 };
 
 static const struct cli_command command = {
@@ -394,6 +400,109 @@ static void an_evaluation_prints_only_what_the_data_allowed(void **state)
     buf_deinit(&out);
 }
 
+static void a_list_takes_an_option_many_times(void **state)
+{
+    (void)state;
+    static const char *const words[] = {"in", "-mx", NULL};
+    static const char *const twice[] = {"in", "--model=x", "--name=a", "--name", "b=c", NULL};
+    struct values values = {0};
+    char *said = NULL, *argv[SORA_PRELOAD_COUNT_MAX + 4];
+    int exit_code;
+    assert_false(parse(words, &values, &exit_code, &said)); // not "-m x": no short form with "x"
+    free(said);
+    assert_true(parse(twice, &values, &exit_code, &said));
+    assert_int_equal(values.names.count, 2);
+    assert_string_equal(values.names.items[0], "a");
+    assert_string_equal(values.names.items[1], "b=c");
+    free(said);
+    values = (struct values){0};
+    argv[0] = (char *)"sora-server thing";
+    for (int i = 1; i < SORA_PRELOAD_COUNT_MAX + 2; i++)
+        argv[i] = (char *)"--name=a";
+    struct capture capture;
+    capture_begin(&capture, &stderr);
+    assert_false(
+        cli_parse(&command, SORA_PRELOAD_COUNT_MAX + 2, argv, &values, &exit_code)); // one too many
+    capture_end(&capture, &stderr);
+    assert_int_equal(exit_code, CLI_USAGE);
+    assert_non_null(strstr(capture.text, "--name: expected it at most 256 times"));
+    free(capture.text);
+}
+
+// Parses "thing in --model=argv --config=FILE" with this text in FILE.
+static bool parse_file(const char *text, struct values *values, struct cli_file *file,
+                       int *exit_code, char **said)
+{
+    struct sora_error err;
+    char *folder = temp_folder_create(), *path = file_join(folder, "options");
+    char config[256];
+    assert_int_equal(file_write_atomic(path, text, strlen(text), &err), SORA_OK);
+    snprintf(config, sizeof config, "--config=%s", path);
+    char *argv[] = {(char *)"sora-server thing", (char *)"in", (char *)"--model=argv", config};
+    struct capture capture;
+    *values = (struct values){.rank = 1};
+    capture_begin(&capture, &stderr);
+    bool go_on = cli_parse_config(&command, "config", 4, argv, values, file, exit_code);
+    capture_end(&capture, &stderr);
+    *said = capture.text;
+    free(path);
+    temp_folder_remove(folder);
+    return go_on;
+}
+
+static void a_file_of_options_yields_to_the_command_line(void **state)
+{
+    (void)state;
+    struct values values;
+    struct cli_file file;
+    char *said = NULL;
+    int exit_code;
+    assert_true(parse_file("# of ours\n\n model = file \r\nrank=7\nquiet = true\nname = a # b\n"
+                           "memory = 2k\nname=c=d",
+                           &values, &file, &exit_code, &said));
+    assert_string_equal(values.model, "argv");
+    assert_int_equal(values.rank, 7);
+    assert_true(values.quiet);
+    assert_int_equal(values.memory, 2048);
+    assert_int_equal(values.names.count, 2);
+    assert_string_equal(values.names.items[0], "a # b");
+    assert_string_equal(values.names.items[1], "c=d");
+    cli_file_free(&file);
+    free(said);
+    assert_true(parse_file("quiet = false\n", &values, &file, &exit_code, &said));
+    assert_false(values.quiet);
+    cli_file_free(&file);
+    free(said);
+}
+
+static void a_bad_line_of_options_is_named(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *part;
+    } cases[] = {
+        {"\nrnak = 1", "line 2: unknown option \"rnak\"; did you mean rank?"},
+        {"rank = 65", "line 1: rank: expected a whole number from 1 to 64, got \"65\""},
+        {"rank = 1\nrank = 1", "line 2: rank is given twice"},
+        {"quiet = 1", "quiet: expected true or false"},
+        {"FILE = x", "unknown option"},
+        {"config = x", "names no other"},
+        {"rank", "expected name = value"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct values values;
+        struct cli_file file;
+        char *said = NULL;
+        int exit_code;
+        assert_false(parse_file(cases[i].text, &values, &file, &exit_code, &said));
+        assert_int_equal(exit_code, CLI_USAGE);
+        if (strstr(said, cases[i].part) == NULL)
+            fail_msg("%s", said);
+        cli_file_free(&file);
+        free(said);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -410,6 +519,9 @@ int main(void)
         cmocka_unit_test(the_rank_picture_shows_each_module_of_each_layer),
         cmocka_unit_test(layers_that_do_not_fit_go_below),
         cmocka_unit_test(an_evaluation_prints_only_what_the_data_allowed),
+        cmocka_unit_test(a_list_takes_an_option_many_times),
+        cmocka_unit_test(a_file_of_options_yields_to_the_command_line),
+        cmocka_unit_test(a_bad_line_of_options_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -163,21 +163,23 @@ static void the_wait_is_told_in_whole_seconds(void **state)
     rate_table_deinit(&table);
 }
 
-static void bytes_of_uploads_under_way_count(void **state)
+static void stored_bytes_have_a_limit(void **state)
 {
     (void)state;
     struct rate_table table;
     struct api_error error;
     struct rate_tenant *tenant =
         tenant_with(&table, (struct sora_tenant_limits){.tenant = "t", .stored_bytes = 100});
-    assert_true(rate_reserve_bytes(tenant, 30, 40, &error));
-    assert_false(rate_reserve_bytes(tenant, 30, 40, &error));
-    assert_int_equal(error.http, API_IMPOSSIBLE);
+    assert_true(rate_fits_bytes(tenant, 60, 40, &error));
+    assert_false(rate_fits_bytes(tenant, 61, 40, &error));
+    assert_int_equal(error.http, API_TOO_MANY);
     assert_string_equal(error.code, "storage_limit_exceeded");
-    assert_non_null(strstr(error.message, "70 of 100"));
-    assert_true(rate_reserve_bytes(tenant, 30, 30, &error));
-    rate_release_bytes(tenant, 70);
-    assert_false(rate_reserve_bytes(tenant, 200, 1, &error)); // lowered below what is there
+    assert_non_null(strstr(error.message, "40 bytes"));
+    assert_non_null(strstr(error.message, "61 of the 100 bytes"));
+    assert_false(rate_fits_bytes(tenant, 200, 1, &error)); // lowered below what is there
+    struct sora_tenant_limits none = {.tenant = "t"};
+    rate_table_set_limits(&table, &none, 1);
+    assert_true(rate_fits_bytes(tenant, 200, INT64_MAX, &error));
     rate_table_deinit(&table);
 }
 
@@ -218,7 +220,7 @@ int main(void)
         cmocka_unit_test(no_limit_and_a_clock_that_stands_still_are_no_trouble),
         cmocka_unit_test(requests_at_once_are_counted),
         cmocka_unit_test(the_wait_is_told_in_whole_seconds),
-        cmocka_unit_test(bytes_of_uploads_under_way_count),
+        cmocka_unit_test(stored_bytes_have_a_limit),
         cmocka_unit_test(every_tenant_has_a_number_of_its_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
