@@ -481,6 +481,12 @@ sora_status catalog_sqlite_open(const char *path, struct catalog **catalog, stru
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
     if (sqlite3_open_v2(path, &c->db, flags, NULL) != SQLITE_OK)
         status = catalog_sqlite_fail(c, "open", err);
+    // SQLite falls back to reading, and then says of the file beside it that it cannot be opened.
+    else if (sqlite3_db_readonly(c->db, "main") == 1)
+        status = sora_fail(err, SORA_IO,
+                           "catalog %s: it is read-only: this user may not write it, "
+                           "or its disk is mounted so",
+                           path);
     if (status == SORA_OK)
         status = prepare_schema(c, err);
     if (status != SORA_OK) {

@@ -5,7 +5,6 @@ import concurrent.futures
 import hashlib
 import json
 import threading
-import time
 
 import pytest
 import safetensors.numpy
@@ -190,49 +189,3 @@ def test_a_running_request_finishes_on_a_deleted_adapter(base, tmp_path):
                 error_of(base.post("/v1/completions", {"model": "doomed", "prompt": "a"}), 404)
     assert streamed == whole
     error_of(base.http.get("/v1/adapters/doomed"), 404)
-
-
-@pytest.mark.sanitizer
-def test_what_was_acknowledged_survives_kill_9(tmp_path, tiny_config):
-    server = Server(TINY / "llama", tmp_path / "store", "--model-name", "tiny")
-    acknowledged = {}
-    for round_number in range(4):
-        server.start()
-        for name, digest in acknowledged.items():
-            card = server.http.get(f"/v1/adapters/{name}").json()
-            assert card["digest"] == digest, name
-        stop = threading.Event()
-
-        def upload(worker, number=round_number, stop=stop):
-            done = {}
-            for index in range(1000):
-                name = f"r{number}-w{worker}-{index % 7}"
-                data = adapter_bytes(tiny_config, number * 100000 + worker * 10000 + index)
-                try:
-                    reply = server.http.put(f"/v1/adapters/{name}", content=data)
-                except Exception:
-                    # Cut off: this name holds the version before it, or this one.
-                    done.pop(name, None)
-                    return done
-                assert reply.status_code in (200, 201), reply.text
-                done[name] = reply.json()["digest"]
-                if stop.is_set():
-                    return done
-            return done
-
-        with concurrent.futures.ThreadPoolExecutor(4) as pool:
-            workers = [pool.submit(upload, w) for w in range(4)]
-            time.sleep(0.3 + 0.2 * round_number)
-            process = server.process
-            process.kill()
-            stop.set()
-            for worker in workers:
-                acknowledged.update(worker.result())
-        process.wait()
-        server.close()
-    assert len(acknowledged) > 10
-    with server:
-        for name, digest in acknowledged.items():
-            assert server.http.get(f"/v1/adapters/{name}").json()["digest"] == digest, name
-            content = server.http.get(f"/v1/adapters/{name}/content").content
-            assert hashlib.sha256(content).hexdigest() == digest, name
