@@ -97,26 +97,34 @@ static int compare_entries(const void *a, const void *b)
     return strcmp(left->key.hash, right->key.hash);
 }
 
-// A key of the file that the catalog knows is what the catalog says it is: above all, revoked.
+static int compare_keys(const void *a, const void *b)
+{
+    const struct sora_key *left = a, *right = b;
+    return strcmp(left->hash, right->hash);
+}
+
+// A key of the file that the catalog knows (made, by hash) is what the catalog says it is: above
+// all, revoked.
 static bool is_made(const struct sora_key *made, int32_t made_count, const struct sora_key *given)
 {
-    for (int32_t i = 0; i < made_count; i++) {
-        if (strcmp(made[i].hash, given->hash) != 0)
-            continue;
+    const struct sora_key *known =
+        made_count > 0 ? bsearch(given, made, (size_t)made_count, sizeof *made, compare_keys)
+                       : NULL;
+    if (known != NULL)
         log_warn("auth", "known_key_in_file", "key=%s revoked=%s", given->id,
-                 made[i].revoked_s > 0 ? "true" : "false");
-        return true;
-    }
-    return false;
+                 known->revoked_s > 0 ? "true" : "false");
+    return known != NULL;
 }
 
 // The keys that count, by hash.
-static struct auth_entry *merge(const struct sora_key *made, int32_t made_count,
+static struct auth_entry *merge(struct sora_key *made, int32_t made_count,
                                 const struct sora_key *given, int32_t given_count, int32_t *count)
 {
     struct auth_entry *entries =
         calloc((size_t)made_count + (size_t)given_count + 1, sizeof *entries);
     *count = 0;
+    if (made_count > 1)
+        qsort(made, (size_t)made_count, sizeof *made, compare_keys);
     for (int32_t i = 0; entries != NULL && i < made_count; i++)
         if (made[i].revoked_s == 0)
             entries[(*count)++].key = made[i];

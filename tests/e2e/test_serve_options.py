@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a server is set up: a file of options, and HTTPS."""
 
+import contextlib
 import json
 import socket
 import ssl
@@ -154,6 +155,23 @@ def test_https(tmp_path, certificates):
             with socket.create_connection(("127.0.0.1", port), timeout=10) as raw:
                 raw.sendall(garbage)
         assert server.http.get("/health").status_code == 200
+
+
+@pytest.mark.sanitizer
+def test_silent_https_clients_hold_nobody_up_and_are_dropped(tmp_path, certificates):
+    files = ("--tls-cert", certificates / "ours.pem", "--tls-key", certificates / "ours.key")
+    server = Server(TINY / "llama", tmp_path / "store", "--model-name", "tiny", *files)
+    server.name = "tiny"
+    server.verify = ssl.create_default_context(cafile=certificates / "ours.pem")
+    with server, contextlib.ExitStack() as stack:
+        port = int(server.url.rpartition(":")[2])
+        for _ in range(40):  # they never begin their handshake
+            silent = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        start = time.monotonic()
+        assert len(server.greedy(PROMPT, 4)) == 4
+        assert time.monotonic() - start < 5
+        silent.settimeout(30)
+        assert silent.recv(1) == b"", "closed"
 
 
 def test_a_closed_https_connection_is_cancelled(tmp_path, certificates, model_path):
