@@ -5,10 +5,12 @@ The routes are read from the table in server/routes.c: a new one is tested witho
 """
 
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import re
 import signal
+import sqlite3
 import time
 
 import httpx
@@ -154,6 +156,31 @@ def test_a_key_that_is_made_or_revoked_counts_within_a_second(world):
     listed = json.loads(run_cli("keys", "list", "--json", "--store", world.store, check=0).stdout)
     mine = [k for k in listed["keys"] if k["id"] == key_id]
     assert len(mine) == 1 and mine[0]["revoked"] and "key" not in mine[0] and "hash" not in mine[0]
+
+
+def test_no_request_reads_the_catalog_and_losing_it_locks_nobody_out(tmp_path):
+    """Its tables are taken away while the server runs: keys and limits hold as they were."""
+    store = tmp_path / "store"
+    _, headers = make_key(store, "--scope", "infer", "--tenant", "t")
+    tables = ("api_key", "tenant_limits", "access_stamp")
+
+    def rename(suffix_from, suffix_to):
+        with contextlib.closing(sqlite3.connect(store / "catalog.sqlite", timeout=30)) as db:
+            for table in tables:
+                db.execute(f"ALTER TABLE {table}{suffix_from} RENAME TO {table}{suffix_to}")
+
+    with Server(TINY / "llama", store, "--model-name", "tiny") as server:
+        body = {"model": "tiny", "prompt": PROMPT, "max_tokens": 1}
+        rename("", "_away")
+        eventually(lambda: "reload_failed" in server.log())
+        for _ in range(100):
+            assert server.post("/v1/completions", body, headers=headers).status_code == 200
+            error_of(server.post("/v1/completions", body), 401)
+            error_of(server.http.get("/metrics", headers=headers), 403)
+        assert server.log().count("reload_failed") == 1, "said once"
+        rename("_away", "")
+        _, late = make_key(store, "--tenant", "t")
+        eventually(lambda: server.http.get("/v1/models", headers=late).status_code == 200)
 
 
 def test_a_server_without_keys_is_open_until_the_first_one(tmp_path):
