@@ -403,7 +403,7 @@ static void print_record(const struct sora_audit *record)
            record->tenant[0] != '\0' ? record->tenant : "-", record->action, record->object);
     if (record->version > 0)
         printf("@%d", (int)record->version);
-    printf("  %s\n", record->outcome);
+    printf("  %.12s  %s\n", record->digest[0] != '\0' ? record->digest : "-", record->outcome);
 }
 
 static sora_status print_audit(const struct keys_args *args, sora_access *access,

@@ -549,6 +549,10 @@ def test_every_change_is_recorded_with_its_outcome(world):
     command = ("keys", "audit", "--store", world.store, "--after", last, "--json")
     said = run_cli(*command, check=0).stdout.splitlines()
     assert [json.loads(line) for line in said] == found
+    for line, record in zip(run_cli(*command[:-1], check=0).stdout.splitlines(), found):
+        for part in (record["key"], record["action"], record["outcome"], record["object"]):
+            assert part in line
+        assert (record["digest"] or "-")[:12] in line
 
 
 def test_changes_of_keys_are_recorded(world):
