@@ -37,7 +37,7 @@ INCLUDES = {
         "model/", "kernel/", "base/",
         "sora/engine.h", "sora/lora.h", "sora/machine.h",
     } | COMMON,
-    "src/text": {"text/", "base/", "model/gguf.h", "sora/text.h"} | COMMON,
+    "src/text": {"text/", "base/", "sora/text.h"} | COMMON,
     "src/sample": {"sample/", "base/", "sora/sampler.h"} | COMMON,
     "src/train": {
         "train/", "model/", "kernel/", "text/", "base/",

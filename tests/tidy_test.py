@@ -56,7 +56,7 @@ BAD = [
     ("includes", "base upwards", {"src/base/buf.c": TOP + '#include "kernel/norm.h"\n'}),
     ("includes", "base to sora/lora.h", {"src/base/buf.c": TOP + '#include "sora/lora.h"\n'}),
     ("includes", "server to model", {"server/http.c": TOP + '#include "model/weights.h"\n'}),
-    ("includes", "adapters to model", {"adapters/x.c": TOP + '# include "model/gguf.h"\n'}),
+    ("includes", "adapters to model", {"adapters/x.c": TOP + '# include "model/weights.h"\n'}),
     ("includes", "train to registry", {"src/train/x.c": TOP + '#include "sora/registry.h"\n'}),
     ("includes", "text to weights", {"src/text/x.c": TOP + '#include "model/weights.h"\n'}),
     ("includes", "a bare name", {"src/base/buf.c": TOP + '#include "buf.h"\n'}),

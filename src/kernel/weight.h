@@ -9,17 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/quant.h"
 #include "sora/status.h"
-
-// Numbers are GGML's type ids, the names the ones GGUF and HF users know.
-enum weight_type {
-    WEIGHT_F32 = 0,
-    WEIGHT_F16 = 1,
-    WEIGHT_Q4_0 = 2,
-    WEIGHT_Q4_1 = 3,
-    WEIGHT_Q8_0 = 8,
-    WEIGHT_BF16 = 30
-};
 
 #define WEIGHT_PANEL_ROWS 16
 
@@ -29,14 +20,6 @@ struct weight {
     void *panels; // packed data, 64-byte aligned
     size_t bytes;
 };
-
-// NULL for an unknown type id.
-const char *weight_type_name(int32_t type);
-bool weight_type_known(int32_t type);
-int32_t weight_type_block_values(enum weight_type type); // 1 or 32
-int32_t weight_type_block_bytes(enum weight_type type);
-// Bytes of one source row of d_in values; 0 when d_in is no multiple of the block.
-size_t weight_type_row_bytes(enum weight_type type, int32_t d_in);
 
 // A weight of a shape, and its bytes; the caller gives it panels of as many, zeroed and 64-byte
 // aligned, and keeps them.
@@ -51,9 +34,6 @@ void weight_deinit(struct weight *weight);
 void weight_pack_panel(struct weight *weight, int32_t panel,
                        const void *const rows[WEIGHT_PANEL_ROWS]);
 int32_t weight_panel_count(const struct weight *weight);
-
-// One source row of any type to f32: out [d_in]. Bit-exact with GGML's dequantization.
-void quant_row_to_f32(enum weight_type type, const void *row, int32_t d_in, float *out);
 
 // Row `row` of W as f32, out [d_in]: the embedding lookup.
 void weight_row_to_f32(const struct weight *weight, int32_t row, float *out);

@@ -11,9 +11,9 @@
 
 #include "base/buf.h"
 #include "base/file.h"
+#include "base/gguf.h"
 #include "base/json.h"
 #include "base/safetensors.h"
-#include "model/gguf.h"
 #include "sora/engine.h"
 
 // Rows of the tensor table while it is built beside the totals that come before it.

@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/gguf.h"
 #include "model/checkpoint.h"
-#include "model/gguf.h"
 
 struct gguf_state {
     struct gguf *gguf;

@@ -3,7 +3,7 @@
 #ifndef TEXT_TOKENIZER_H
 #define TEXT_TOKENIZER_H
 
-#include "model/gguf.h"
+#include "base/gguf.h"
 #include "sora/text.h"
 #include "text/pretokenize.h"
 #include "text/vocab.h"

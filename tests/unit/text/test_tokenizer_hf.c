@@ -3,7 +3,7 @@
 // vocabulary written as tokenizer.json, which must encode as the reference does.
 #include "text_fixture.h"
 
-#include "model/gguf.h"
+#include "base/gguf.h"
 #include "temp_folder.h"
 #include "text/tokenizer.h"
 

@@ -11,8 +11,8 @@
 #include <cmocka.h>
 
 #include "base/buf.h"
+#include "base/gguf.h"
 #include "edge_page.h"
-#include "model/gguf.h"
 
 enum { U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 };
 

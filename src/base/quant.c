@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// GGML's weight types as they lie in a GGUF file: sizes, names, and one row to f32. Pure
-// functions; any thread. Block layouts are those of ggml's ggml-common.h: Q4_0 {f16 d; 16 bytes},
+// Block layouts are those of ggml's ggml-common.h: Q4_0 {f16 d; 16 bytes},
 // Q4_1 {f16 d, m; 16 bytes}, Q8_0 {f16 d; 32 signed bytes}; byte j of a 4-bit block holds value j
 // in its low and value j + 16 in its high half.
+#include "base/quant.h"
+
 #include <string.h>
 
 #include "base/assert.h"
 #include "base/half.h"
-#include "kernel/panel.h"
-#include "kernel/weight.h"
+
+#define BLOCK_VALUES 32 // of every quantized type here
 
 struct type_row {
     enum weight_type type;
@@ -38,6 +39,11 @@ const char *weight_type_name(int32_t type)
 bool weight_type_known(int32_t type)
 {
     return find_type(type) != NULL;
+}
+
+bool weight_type_quantized(enum weight_type type)
+{
+    return weight_type_block_values(type) > 1;
 }
 
 int32_t weight_type_block_values(enum weight_type type)
@@ -107,12 +113,12 @@ void quant_row_to_f32(enum weight_type type, const void *row, int32_t d_in, floa
         memcpy(out, bytes, (size_t)d_in * sizeof(float));
         return;
     }
-    if (!panel_type_quantized(type)) {
+    if (!weight_type_quantized(type)) {
         halves_to_f32(type, bytes, d_in, out);
         return;
     }
     size_t block_bytes = (size_t)weight_type_block_bytes(type);
-    for (int32_t k = 0; k < d_in; k += PANEL_BLOCK_VALUES, bytes += block_bytes) {
+    for (int32_t k = 0; k < d_in; k += BLOCK_VALUES, bytes += block_bytes) {
         if (type == WEIGHT_Q8_0)
             q8_block_to_f32(bytes, out + k);
         else

@@ -2,7 +2,7 @@
 // GGUF parser: one pass over the header with a checked cursor, then two sorted indexes (keys and
 // tensor names) for lookup. The caller that opened it owns it; immutable afterwards, so any thread
 // may read. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
-#include "model/gguf.h"
+#include "base/gguf.h"
 
 #include <stdlib.h>
 #include <string.h>

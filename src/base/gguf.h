@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The GGUF container (versions 2 and 3): metadata and tensor directory over a mapped file. Every
 // count, length, type and offset is checked before use; strings are views into the mapping.
-#ifndef MODEL_GGUF_H
-#define MODEL_GGUF_H
+#ifndef BASE_GGUF_H
+#define BASE_GGUF_H
 
 #include <stdbool.h>
 #include <stddef.h>
