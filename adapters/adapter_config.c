@@ -42,7 +42,8 @@ static bool is_off(const cJSON *item)
     return (cJSON_IsArray(item) || cJSON_IsObject(item)) && !item->child;
 }
 
-static sora_status check_type(const cJSON *tree, struct sora_error *err)
+static sora_status check_type(const cJSON *tree, struct adapter_config *config,
+                              struct sora_error *err)
 {
     const char *peft_type = "LORA", *bias = "none";
     sora_status status = json_get_string(tree, "peft_type", &peft_type, err);
@@ -50,9 +51,11 @@ static sora_status check_type(const cJSON *tree, struct sora_error *err)
         status = json_get_string(tree, "bias", &bias, err);
     if (status != SORA_OK)
         return status;
-    if (strcmp(peft_type, "LORA") != 0)
+    config->is_adalora = strcmp(peft_type, "ADALORA") == 0;
+    if (!config->is_adalora && strcmp(peft_type, "LORA") != 0)
         return sora_fail(err, SORA_UNSUPPORTED,
-                         "peft_type \"%s\" is not supported: expected \"LORA\"", peft_type);
+                         "peft_type \"%s\" is not supported: expected \"LORA\" or \"ADALORA\"",
+                         peft_type);
     if (strcmp(bias, "none") != 0)
         return sora_fail(err, SORA_UNSUPPORTED,
                          "bias \"%s\" (trained biases) is not supported: expected \"none\"", bias);
@@ -93,14 +96,14 @@ static sora_status check_features(const cJSON *tree, struct sora_error *err)
 static sora_status read_numbers(const cJSON *tree, struct adapter_config *config,
                                 struct sora_error *err)
 {
-    static const char *const needed[] = {"r", "lora_alpha"};
+    const char *const needed[] = {config->is_adalora ? "init_r" : "r", "lora_alpha"};
     for (int i = 0; i < 2; i++) {
         if (!json_has(tree, needed[i]))
             return sora_fail(err, SORA_MALFORMED, "no \"%s\": the scale of the adapter is unknown",
                              needed[i]);
     }
     int64_t r = 0;
-    sora_status status = json_get_int(tree, "r", 1, SORA_WIDTH_MAX, &r, err);
+    sora_status status = json_get_int(tree, needed[0], 1, SORA_WIDTH_MAX, &r, err);
     config->r = (int32_t)r;
     if (status == SORA_OK)
         status = json_get_number(tree, "lora_alpha", -ADAPTER_ALPHA_MAX, ADAPTER_ALPHA_MAX,
@@ -110,22 +113,84 @@ static sora_status read_numbers(const cJSON *tree, struct adapter_config *config
     return status;
 }
 
+static sora_status read_layer(const cJSON *item, bool *layers, struct sora_error *err)
+{
+    double layer = cJSON_IsNumber(item) ? item->valuedouble : -1.0;
+    if (!(layer >= 0 && layer < SORA_LAYER_COUNT_MAX) || layer != floor(layer))
+        return sora_fail(err, SORA_MALFORMED,
+                         "layers_to_transform: expected whole numbers in [0, %d]",
+                         SORA_LAYER_COUNT_MAX - 1);
+    layers[(int32_t)layer] = true;
+    return SORA_OK;
+}
+
+// The layers that are adapted, one number or a list. PEFT loads nothing into the others.
+static sora_status read_layers(const cJSON *tree, struct adapter_config *config,
+                               struct sora_error *err)
+{
+    const cJSON *pattern = cJSON_GetObjectItemCaseSensitive(tree, "layers_pattern");
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(tree, "layers_to_transform"), *item;
+    const cJSON *word = cJSON_IsArray(pattern) ? pattern->child : pattern;
+    bool several = cJSON_IsArray(pattern) && cJSON_GetArraySize(pattern) > 1;
+    bool plain = !word || cJSON_IsNull(word) ||
+                 (cJSON_IsString(word) && !several &&
+                  (!*word->valuestring || strcmp(word->valuestring, "layers") == 0));
+    if (!plain)
+        return sora_fail(err, SORA_UNSUPPORTED,
+                         "layers_pattern is not supported: expected \"layers\" or none");
+    if (!json_has(tree, "layers_to_transform"))
+        return SORA_OK;
+    config->layers = calloc(SORA_LAYER_COUNT_MAX, sizeof *config->layers);
+    if (!config->layers)
+        return sora_fail(err, SORA_NO_MEMORY, "no memory for layers_to_transform");
+    if (!cJSON_IsArray(list))
+        return read_layer(list, config->layers, err);
+    sora_status status = SORA_OK;
+    cJSON_ArrayForEach(item, list)
+    {
+        if (status == SORA_OK)
+            status = read_layer(item, config->layers, err);
+    }
+    return status;
+}
+
+// PEFT's AdaLoRA reads neither alpha_pattern nor use_rslora; whoever set them meant something else.
+static sora_status read_adalora(const cJSON *tree, struct adapter_config *config,
+                                struct sora_error *err)
+{
+    if (!is_off(cJSON_GetObjectItemCaseSensitive(tree, "alpha_pattern")) || config->use_rslora)
+        return sora_fail(err, SORA_UNSUPPORTED, "%s with peft_type \"ADALORA\" is not supported",
+                         config->use_rslora ? "use_rslora" : "alpha_pattern");
+    return adapter_masks_read(tree, "rank_pattern", config->r, &config->ranks, err);
+}
+
+static sora_status read_patterns(const cJSON *tree, struct adapter_config *config,
+                                 struct sora_error *err)
+{
+    if (config->is_adalora)
+        return read_adalora(tree, config, err);
+    sora_status status =
+        adapter_patterns_read(tree, "rank_pattern", 1, SORA_WIDTH_MAX, true, &config->ranks, err);
+    if (status == SORA_OK)
+        status = adapter_patterns_read(tree, "alpha_pattern", -ADAPTER_ALPHA_MAX, ADAPTER_ALPHA_MAX,
+                                       false, &config->alphas, err);
+    return status;
+}
+
 static sora_status read_tree(const cJSON *tree, struct adapter_config *config,
                              struct sora_error *err)
 {
     if (!cJSON_IsObject(tree))
         return sora_fail(err, SORA_MALFORMED, "not a JSON object");
-    sora_status status = check_type(tree, err);
+    sora_status status = check_type(tree, config, err);
     if (status == SORA_OK)
         status = check_features(tree, err);
     if (status == SORA_OK)
         status = read_numbers(tree, config, err);
     if (status == SORA_OK)
-        status = adapter_patterns_read(tree, "rank_pattern", 1, SORA_WIDTH_MAX, true,
-                                       &config->ranks, err);
+        status = read_layers(tree, config, err);
     if (status == SORA_OK)
-        status = adapter_patterns_read(tree, "alpha_pattern", -ADAPTER_ALPHA_MAX, ADAPTER_ALPHA_MAX,
-                                       false, &config->alphas, err);
+        status = read_patterns(tree, config, err);
     const char *base_name = NULL;
     if (status == SORA_OK)
         status = json_get_string(tree, "base_model_name_or_path", &base_name, err);
@@ -163,7 +228,9 @@ void adapter_config_deinit(struct adapter_config *config)
     adapter_patterns_deinit(&config->ranks);
     adapter_patterns_deinit(&config->alphas);
     free(config->base_name);
+    free(config->layers);
     config->base_name = NULL;
+    config->layers = NULL;
 }
 
 sora_status adapter_config_rank(const struct adapter_config *config, const char *module,
@@ -181,6 +248,13 @@ sora_status adapter_config_alpha(const struct adapter_config *config, const char
     *alpha = config->lora_alpha;
     sora_status status = adapter_patterns_find(&config->alphas, module, alpha, err);
     return status == SORA_OK ? status : sora_fail_within(err, status, "alpha_pattern");
+}
+
+double adapter_config_adalora_scale(const struct adapter_config *config, int32_t rank)
+{
+    double scaling = config->lora_alpha > 0 ? config->lora_alpha : rank;
+    float ranknum = (float)config->r + 1e-5f; // a tensor of PEFT's, so f32
+    return scaling / (double)ranknum;
 }
 
 double adapter_config_scale(bool use_rslora, double alpha, int32_t rank)

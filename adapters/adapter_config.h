@@ -20,15 +20,17 @@ struct adapter_patterns {
 };
 
 struct adapter_config {
-    int32_t r;
+    bool is_adalora;
+    int32_t r; // AdaLoRA's init_r
     double lora_alpha;
     bool use_rslora;
     char *base_name; // base_model_name_or_path, or NULL
     struct adapter_patterns ranks, alphas;
+    bool *layers; // [SORA_LAYER_COUNT_MAX] layers_to_transform, or NULL: all
 };
 
-// Refuses by name what PEFT's LoRA has and this does not (SORA_UNSUPPORTED), and what is not a
-// LoRA config at all (SORA_MALFORMED). On failure nothing is left to deinit.
+// Refuses by name what PEFT's LoRA has and this does not (SORA_UNSUPPORTED), and what is neither a
+// LoRA nor an AdaLoRA config (SORA_MALFORMED). On failure nothing is left to deinit.
 SORA_CHECKED sora_status adapter_config_parse(const char *text, size_t bytes,
                                               struct adapter_config *config,
                                               struct sora_error *err);
@@ -36,13 +38,16 @@ void adapter_config_deinit(struct adapter_config *config);
 
 // Rank and alpha of a module, e.g. "model.layers.3.self_attn.q_proj": the first key that matches
 // as a regular expression at the end of the name, at its beginning or after a dot; else r and
-// lora_alpha.
+// lora_alpha. An AdaLoRA module may have rank 0.
 SORA_CHECKED sora_status adapter_config_rank(const struct adapter_config *config,
                                              const char *module, int32_t *rank,
                                              struct sora_error *err);
 SORA_CHECKED sora_status adapter_config_alpha(const struct adapter_config *config,
                                               const char *module, double *alpha,
                                               struct sora_error *err);
+// What PEFT's AdaLoRA multiplies a module by; there is one rank of r left where ranks were pruned,
+// and r, not what is left, divides (peft.tuners.adalora.model.resize_modules_by_rank_pattern).
+double adapter_config_adalora_scale(const struct adapter_config *config, int32_t rank);
 // alpha / rank, or alpha / sqrt(rank), in double as PEFT does.
 double adapter_config_scale(bool use_rslora, double alpha, int32_t rank);
 // An alpha whose alpha / rank is `scale`: to the last bit of double where there is one, and of

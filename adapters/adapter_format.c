@@ -164,26 +164,34 @@ sora_status sora_adapter_parse(const void *bytes, size_t byte_count, const struc
     return SORA_OK;
 }
 
+static sora_status open_foreign(const char *path, const struct sora_base *base,
+                                sora_adapter **adapter, struct sora_error *err)
+{
+    uint8_t *bytes = NULL;
+    size_t byte_count = 0;
+    sora_status status = sora_adapter_import(path, base, &bytes, &byte_count, err);
+    if (status == SORA_OK)
+        status = sora_adapter_parse(bytes, byte_count, base, adapter, err);
+    free(bytes);
+    return status;
+}
+
 sora_status sora_adapter_open(const char *path, const struct sora_base *base,
                               sora_adapter **adapter, struct sora_error *err)
 {
     struct file_map map = {NULL, 0};
-    uint8_t *bytes = NULL;
-    size_t byte_count = 0;
-    sora_status status;
     *adapter = NULL;
-    if (file_is_folder(path)) {
-        status = sora_adapter_import(path, base, &bytes, &byte_count, err);
-        if (status == SORA_OK)
-            status = sora_adapter_parse(bytes, byte_count, base, adapter, err);
-        free(bytes);
-        return status;
-    }
-    status = file_map_open(path, &map, err);
+    if (file_is_folder(path))
+        return open_foreign(path, base, adapter, err);
+    sora_status status = file_map_open(path, &map, err);
     if (status != SORA_OK)
         return status;
-    status = sora_adapter_parse(map.data, map.bytes, base, adapter, err);
+    bool foreign = sora_adapter_is_gguf(map.data, map.bytes);
+    if (!foreign)
+        status = sora_adapter_parse(map.data, map.bytes, base, adapter, err);
     file_map_close(&map);
+    if (foreign)
+        return open_foreign(path, base, adapter, err);
     return status == SORA_OK ? status : sora_fail_within(err, status, "%s", path);
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// To and from PEFT: a pair (config, weights), a folder, or a lone file becomes bytes of our
-// format, and back. Alphas, ranks and use_rslora are carried over as they are, so PEFT computes the
-// same scale from either. One call, one thread.
+// To and from PEFT: a pair (config, weights), a folder, or a lone file (PEFT's or llama.cpp's)
+// becomes bytes of our format, and back. LoRA's alphas, ranks and use_rslora are carried over as
+// they are, so PEFT computes the same scale from either. One call, one thread.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,6 +71,8 @@ static sora_status import_bytes(const void *data, size_t data_bytes, const struc
                                 uint8_t **bytes, size_t *byte_count, struct sora_error *err)
 {
     struct adapter_plan plan;
+    if (sora_adapter_is_gguf(data, data_bytes))
+        return sora_adapter_from_gguf(data, data_bytes, base, bytes, byte_count, err);
     sora_status status = adapter_plan_read(data, data_bytes, NULL, base, &plan, err);
     if (status != SORA_OK)
         return status;
@@ -128,7 +130,10 @@ sora_status sora_adapter_export_peft(const void *bytes, size_t byte_count, const
     sora_status status = adapter_plan_read(bytes, byte_count, NULL, NULL, &plan, err);
     if (status != SORA_OK)
         return status;
-    status = adapter_encode_plan(&plan, NULL, true, &weights, &weights_bytes, err);
+    if (plan.config.is_adalora)
+        status = sora_fail(err, SORA_UNSUPPORTED, "AdaLoRA's file: import it first");
+    if (status == SORA_OK)
+        status = adapter_encode_plan(&plan, NULL, true, &weights, &weights_bytes, err);
     if (status == SORA_OK)
         status = file_make_folder(folder, err);
     if (status == SORA_OK)

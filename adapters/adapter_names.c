@@ -93,7 +93,6 @@ static sora_status refuse_name(const char *name, struct sora_error *err)
         {"modules_to_save", "a fully trained module (modules_to_save)"},
         {"lora_B.bias", "a bias in lora_B (lora_bias)"},
         {"lora_B.default.bias", "a bias in lora_B (lora_bias)"},
-        {"lora_E", "AdaLoRA (lora_E)"},
         {"lora_diag", "KaSA (lora_diag)"},
         {"ia3_l", "IA3"},
         {"lm_head", "an adapted output head (lm_head)"},
@@ -130,12 +129,77 @@ sora_status adapter_tensor_name_parse(const char *name, struct adapter_tensor_na
         return refuse_name(name, err);
     memcpy(out->module, module, (size_t)(p - module));
     out->module[p - module] = 0;
-    bool is_a = skip(&p, ".lora_A");
-    out->is_b = !is_a && skip(&p, ".lora_B");
-    if (!is_a && !out->is_b)
+    if (skip(&p, ".lora_A"))
+        out->part = ADAPTER_PART_A;
+    else if (skip(&p, ".lora_B"))
+        out->part = ADAPTER_PART_B;
+    else if (skip(&p, ".lora_E"))
+        out->part = ADAPTER_PART_E;
+    else
         return refuse_name(name, err);
     skip(&p, ".default");
-    if (strcmp(p, ".weight") != 0)
+    out->is_bare = *p == 0;
+    if (!out->is_bare && (strcmp(p, ".weight") != 0 || out->part == ADAPTER_PART_E))
         return refuse_name(name, err);
     return SORA_OK;
+}
+
+static const char *const gguf_stems[SORA_PROJ_COUNT] = {
+    "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down",
+};
+
+static sora_status refuse_gguf_name(const char *name, struct sora_error *err)
+{
+    static const struct {
+        const char *part, *what;
+    } known[] = {
+        {"token_embd", "an adapted embedding (token_embd)"},
+        {"output.weight", "an adapted output head (output)"},
+        {"_exps", "an adapted mixture of experts"},
+        {"_inp", "an adapted mixture of experts"},
+        {"attn_qkv", "a fused projection (attn_qkv)"},
+        {"norm", "a trained norm"},
+        {".bias", "a trained bias"},
+    };
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        if (strstr(name, known[i].part))
+            return sora_fail(err, SORA_UNSUPPORTED, "tensor \"%s\": %s is not supported", name,
+                             known[i].what);
+    }
+    return sora_fail(err, SORA_MISMATCH,
+                     "tensor \"%s\" matches no module of the base: expected blk.<layer>."
+                     "<attn_q|attn_k|attn_v|attn_output|ffn_gate|ffn_up|ffn_down>.weight."
+                     "lora_<a|b>",
+                     name);
+}
+
+sora_status adapter_tensor_name_parse_gguf(const char *name, struct adapter_tensor_name *out,
+                                           struct sora_error *err)
+{
+    const char *p = name;
+    if (!skip(&p, "blk."))
+        return refuse_gguf_name(name, err);
+    out->layer = skip_number(&p);
+    if (out->layer < 0 || !skip(&p, "."))
+        return refuse_gguf_name(name, err);
+    size_t stem_bytes = strcspn(p, ".");
+    out->proj = SORA_PROJ_COUNT;
+    for (int i = 0; i < SORA_PROJ_COUNT; i++) {
+        if (strlen(gguf_stems[i]) == stem_bytes && memcmp(p, gguf_stems[i], stem_bytes) == 0)
+            out->proj = (enum sora_proj)i;
+    }
+    p += stem_bytes;
+    bool is_b = strcmp(p, ".weight.lora_b") == 0;
+    if (out->proj == SORA_PROJ_COUNT || (!is_b && strcmp(p, ".weight.lora_a") != 0))
+        return refuse_gguf_name(name, err);
+    out->part = is_b ? ADAPTER_PART_B : ADAPTER_PART_A;
+    out->is_bare = false;
+    adapter_module_name(out->layer, out->proj, out->module);
+    return SORA_OK;
+}
+
+void adapter_tensor_name_print_gguf(int32_t layer, enum sora_proj proj, bool is_b, char *out)
+{
+    snprintf(out, SORA_TENSOR_NAME_BYTES_MAX + 1, "blk.%d.%s.weight.lora_%c", (int)layer,
+             gguf_stems[proj], is_b ? 'b' : 'a');
 }

@@ -85,30 +85,98 @@ static sora_status read_key(const cJSON *item, struct adapter_pattern *pattern, 
     return compile(pattern, err);
 }
 
-sora_status adapter_patterns_read(const cJSON *tree, const char *field, double min, double max,
-                                  bool whole, struct adapter_patterns *patterns,
-                                  struct sora_error *err)
+// The member as an object, NULL when it is absent or null; room for its keys in *patterns.
+static sora_status open_object(const cJSON *tree, const char *field,
+                               struct adapter_patterns *patterns, const cJSON **object,
+                               struct sora_error *err)
 {
-    sora_status status = SORA_OK;
+    *object = NULL;
     if (!json_has(tree, field))
         return SORA_OK;
-    const cJSON *object = cJSON_GetObjectItemCaseSensitive(tree, field);
-    if (!cJSON_IsObject(object))
+    *object = cJSON_GetObjectItemCaseSensitive(tree, field);
+    if (!cJSON_IsObject(*object))
         return sora_fail(err, SORA_MALFORMED, "%s is not an object", field);
-    int count = cJSON_GetArraySize(object), regex_count = 0;
+    int count = cJSON_GetArraySize(*object);
     if (count > ADAPTER_PATTERN_COUNT_MAX)
         return sora_fail(err, SORA_LIMIT, "%s has %d keys, the limit is %d", field, count,
                          ADAPTER_PATTERN_COUNT_MAX);
     patterns->items = calloc((size_t)count + 1, sizeof *patterns->items);
-    if (!patterns->items)
-        return sora_fail(err, SORA_NO_MEMORY, "no memory for %s", field);
-    const cJSON *item = NULL;
+    return patterns->items ? SORA_OK : sora_fail(err, SORA_NO_MEMORY, "no memory for %s", field);
+}
+
+sora_status adapter_patterns_read(const cJSON *tree, const char *field, double min, double max,
+                                  bool whole, struct adapter_patterns *patterns,
+                                  struct sora_error *err)
+{
+    const cJSON *object, *item;
+    int regex_count = 0;
+    sora_status status = open_object(tree, field, patterns, &object, err);
+    if (status != SORA_OK)
+        return status;
     cJSON_ArrayForEach(item, object)
     {
         struct adapter_pattern *pattern = &patterns->items[patterns->count++];
         status = read_key(item, pattern, &regex_count, err);
         if (status == SORA_OK)
             status = read_value(item, min, max, whole, &pattern->value, err);
+        if (status != SORA_OK)
+            return sora_fail_within(err, status, "%s", field);
+    }
+    return SORA_OK;
+}
+
+// The trues of a list of init_r booleans.
+static sora_status read_mask(const cJSON *item, int32_t init_r, double *value,
+                             struct sora_error *err)
+{
+    const cJSON *kept;
+    int32_t count = 0;
+    *value = 0;
+    cJSON_ArrayForEach(kept, item)
+    {
+        if (!cJSON_IsBool(kept))
+            return sora_fail(err, SORA_MALFORMED, "key \"%.256s\": not a list of true and false",
+                             item->string);
+        *value += cJSON_IsTrue(kept) ? 1 : 0;
+        count++;
+    }
+    if (!cJSON_IsArray(item) || count != init_r)
+        return sora_fail(err, SORA_MALFORMED,
+                         "key \"%.256s\": expected a list of init_r = %d booleans, found %d",
+                         item->string, (int)init_r, (int)count);
+    return SORA_OK;
+}
+
+static sora_status read_masked_module(const cJSON *item, struct adapter_pattern *pattern,
+                                      struct sora_error *err)
+{
+    static const char *const tails[] = {".lora_E.default", ".lora_E"};
+    size_t bytes = strlen(item->string);
+    for (int i = 0; i < 2; i++) {
+        size_t tail = strlen(tails[i]);
+        if (bytes <= tail || strcmp(item->string + bytes - tail, tails[i]) != 0)
+            continue;
+        pattern->key = strndup(item->string, bytes - tail);
+        pattern->key_bytes = bytes - tail;
+        pattern->whole_name = true;
+        return pattern->key ? SORA_OK : sora_fail(err, SORA_NO_MEMORY, "no memory for a pattern");
+    }
+    return sora_fail(err, SORA_MALFORMED, "key \"%.256s\" does not end with .lora_E", item->string);
+}
+
+sora_status adapter_masks_read(const cJSON *tree, const char *field, int32_t init_r,
+                               struct adapter_patterns *patterns, struct sora_error *err)
+{
+    const cJSON *object, *item;
+    sora_status status = open_object(tree, field, patterns, &object, err);
+    if (status != SORA_OK)
+        return status;
+    cJSON_ArrayForEach(item, object)
+    {
+        struct adapter_pattern *pattern = &patterns->items[patterns->count++];
+        status = read_masked_module(item, pattern, err);
+        if (status == SORA_OK)
+            status = read_mask(item, init_r, &pattern->value, err);
         if (status != SORA_OK)
             return sora_fail_within(err, status, "%s", field);
     }

@@ -23,6 +23,11 @@ SORA_CHECKED sora_status adapter_patterns_read(const cJSON *tree, const char *fi
                                                double max, bool whole,
                                                struct adapter_patterns *patterns,
                                                struct sora_error *err);
+// AdaLoRA's member `field`: "MODULE.lora_E": [true, false, ...], one for each of init_r ranks. The
+// value of a module is how many are true.
+SORA_CHECKED sora_status adapter_masks_read(const cJSON *tree, const char *field, int32_t init_r,
+                                            struct adapter_patterns *patterns,
+                                            struct sora_error *err);
 void adapter_patterns_deinit(struct adapter_patterns *patterns);
 // The value of the first key that matches; *value is left alone when none does.
 SORA_CHECKED sora_status adapter_patterns_find(const struct adapter_patterns *patterns,

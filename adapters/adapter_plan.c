@@ -3,6 +3,7 @@
 // thread.
 #include "adapters/adapter_plan.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,7 +48,13 @@ static sora_status read_config(struct adapter_plan *plan, const char *config_jso
             "the file has no \"adapter_config\" in its metadata, so the scale of the "
             "adapter is unknown: send adapter_config.json and the weights together "
             "(config + weights), or convert the PEFT folder with `sora-server import`");
-    return adapter_config_parse(plan->config_json, strlen(plan->config_json), &plan->config, err);
+    sora_status status =
+        adapter_config_parse(plan->config_json, strlen(plan->config_json), &plan->config, err);
+    if (status == SORA_OK && plan->is_ours && plan->config.is_adalora)
+        status = sora_fail(err, SORA_MALFORMED,
+                           "adapter_config: peft_type \"ADALORA\" in a %s file: expected \"LORA\"",
+                           ADAPTER_FORMAT_NAME);
+    return status;
 }
 
 sora_status adapter_training_record_check(const char *json, struct sora_error *err)
@@ -95,22 +102,61 @@ static sora_status read_all(const void *bytes, size_t byte_count, const char *co
         status = read_records(plan, base, err);
     if (status != SORA_OK)
         return status;
+    plan->tensor_count = safetensors_count(plan->file);
+    plan->tensors = plan->tensor_count ? safetensors_at(plan->file, 0) : NULL;
+    plan->parse_name = adapter_tensor_name_parse;
+    status = adapter_plan_bind(plan, base, err);
+    if (status == SORA_OK && plan->config.is_adalora)
+        status = adapter_adalora_fold(plan, err);
+    return status;
+}
+
+void adapter_plan_init(struct adapter_plan *plan)
+{
+    memset(plan, 0, sizeof *plan);
+    // In f32 an adapter of halves is twice as large; the writer checks the size of the result.
+    arena_init(&plan->arena, 2 * (size_t)SORA_ADAPTER_BYTES_MAX);
+}
+
+sora_status adapter_plan_bind(struct adapter_plan *plan, const struct sora_base *base,
+                              struct sora_error *err)
+{
     plan->pairs = calloc(ADAPTER_MODULE_COUNT_MAX, sizeof *plan->pairs);
     if (!plan->pairs)
         return sora_fail(err, SORA_NO_MEMORY, "no memory for the table of modules");
     if (base)
         plan->layer_count = base->layer_count;
-    status = adapter_validate_names(plan, err);
+    sora_status status = adapter_validate_names(plan, err);
     if (status == SORA_OK)
         status = adapter_validate_tensors(plan, base, err);
     return status;
+}
+
+struct safetensors_tensor *adapter_plan_make(struct adapter_plan *plan,
+                                             const struct safetensors_tensor *like,
+                                             enum sora_dtype dtype, void **data,
+                                             struct sora_error *err)
+{
+    size_t count = (size_t)like->shape[0] * (size_t)like->shape[1];
+    struct safetensors_tensor *made = arena_alloc(&plan->arena, 1, sizeof *made);
+    *data = arena_alloc(&plan->arena, count, adapter_dtype_bytes(dtype));
+    if (!made || !*data) {
+        (void)sora_fail(err, SORA_LIMIT, "tensor \"%s\": an adapter over %u bytes, or no memory",
+                        like->name, SORA_ADAPTER_BYTES_MAX);
+        return NULL;
+    }
+    *made = *like;
+    snprintf(made->dtype, sizeof made->dtype, "%s", adapter_dtype_name(dtype));
+    made->data = *data;
+    made->bytes = count * adapter_dtype_bytes(dtype);
+    return made;
 }
 
 sora_status adapter_plan_read(const void *bytes, size_t byte_count, const char *config_json,
                               const struct sora_base *base, struct adapter_plan *plan,
                               struct sora_error *err)
 {
-    memset(plan, 0, sizeof *plan);
+    adapter_plan_init(plan);
     sora_status status = read_all(bytes, byte_count, config_json, base, plan, err);
     if (status != SORA_OK)
         adapter_plan_deinit(plan);
@@ -121,6 +167,8 @@ void adapter_plan_deinit(struct adapter_plan *plan)
 {
     adapter_config_deinit(&plan->config);
     safetensors_destroy(plan->file);
+    gguf_close(plan->gguf);
+    arena_deinit(&plan->arena);
     free(plan->pairs);
     memset(plan, 0, sizeof *plan);
 }

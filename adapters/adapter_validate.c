@@ -12,23 +12,58 @@
 #include "adapters/adapter_plan.h"
 #include "base/assert.h"
 
+// The name must be of the config's kind: lora_E, and names without ".weight", are AdaLoRA's.
+static sora_status check_kind(const struct adapter_plan *plan,
+                              const struct safetensors_tensor *tensor,
+                              const struct adapter_tensor_name *name, struct sora_error *err)
+{
+    if (name->is_bare == plan->config.is_adalora)
+        return SORA_OK;
+    return sora_fail(err, SORA_MISMATCH,
+                     "tensor \"%s\" is named as %s does, but peft_type is \"%s\"", tensor->name,
+                     name->is_bare ? "AdaLoRA" : "LoRA",
+                     plan->config.is_adalora ? "ADALORA" : "LORA");
+}
+
 static sora_status place_tensor(struct adapter_plan *plan, const struct safetensors_tensor *tensor,
                                 struct sora_error *err)
 {
     struct adapter_tensor_name name;
-    sora_status status = adapter_tensor_name_parse(tensor->name, &name, err);
+    sora_status status = plan->parse_name(tensor->name, &name, err);
+    if (status == SORA_OK)
+        status = check_kind(plan, tensor, &name, err);
     if (status != SORA_OK)
         return status;
     int32_t layer_max = plan->layer_count ? plan->layer_count : SORA_LAYER_COUNT_MAX;
     if (name.layer >= layer_max)
         return sora_fail(err, SORA_MISMATCH, "tensor \"%s\": expected a layer below %d, found %d",
                          tensor->name, (int)layer_max, (int)name.layer);
+    if (plan->config.layers && !plan->config.layers[name.layer])
+        return sora_fail(err, SORA_MISMATCH,
+                         "tensor \"%s\": layer %d is not in the config's layers_to_transform",
+                         tensor->name, (int)name.layer);
     struct adapter_pair *pair = &plan->pairs[name.layer * SORA_PROJ_COUNT + (int)name.proj];
-    const struct safetensors_tensor **slot = name.is_b ? &pair->b : &pair->a;
+    const struct safetensors_tensor **slot = name.part == ADAPTER_PART_A   ? &pair->a
+                                             : name.part == ADAPTER_PART_B ? &pair->b
+                                                                           : &pair->e;
     if (*slot)
         return sora_fail(err, SORA_MISMATCH, "tensor \"%s\" and tensor \"%s\" are the same module",
                          (*slot)->name, tensor->name);
     *slot = tensor;
+    return SORA_OK;
+}
+
+// llama.cpp's: the rank is the tensor's own; the file's alpha 0 is a scale of 1.
+static sora_status read_own_rank(const struct adapter_plan *plan, struct adapter_pair *pair,
+                                 struct sora_error *err)
+{
+    int64_t rank = pair->a->rank > 0 ? pair->a->shape[0] : 0;
+    if (rank < 1 || rank > SORA_WIDTH_MAX)
+        return sora_fail(err, SORA_LIMIT, "tensor \"%s\": rank %" PRId64 " is not in [1, %d]",
+                         pair->a->name, rank, SORA_WIDTH_MAX);
+    pair->rank = (int32_t)rank;
+    pair->alpha = plan->config.lora_alpha != 0 ? plan->config.lora_alpha : (double)rank;
+    pair->scale = (float)adapter_config_scale(false, pair->alpha, pair->rank);
     return SORA_OK;
 }
 
@@ -37,34 +72,49 @@ static sora_status read_pattern(const struct adapter_plan *plan, struct adapter_
                                 struct sora_error *err)
 {
     struct adapter_tensor_name name;
-    sora_status status = adapter_tensor_name_parse(pair->a->name, &name, err);
+    const struct adapter_config *config = &plan->config;
+    if (plan->gguf)
+        return read_own_rank(plan, pair, err);
+    sora_status status = plan->parse_name(pair->a->name, &name, err);
     if (status == SORA_OK)
-        status = adapter_config_rank(&plan->config, name.module, &pair->rank, err);
-    if (status == SORA_OK)
-        status = adapter_config_alpha(&plan->config, name.module, &pair->alpha, err);
+        status = adapter_config_rank(config, name.module, &pair->rank, err);
+    if (status == SORA_OK && !config->is_adalora)
+        status = adapter_config_alpha(config, name.module, &pair->alpha, err);
     if (status != SORA_OK)
         return status;
-    pair->scale = (float)adapter_config_scale(plan->config.use_rslora, pair->alpha, pair->rank);
+    if (config->is_adalora)
+        pair->scale = (float)adapter_config_adalora_scale(config, pair->rank);
+    else
+        pair->scale = (float)adapter_config_scale(config->use_rslora, pair->alpha, pair->rank);
     return SORA_OK;
+}
+
+// Every tensor of a module has the others beside it.
+static sora_status check_complete(const struct adapter_plan *plan, const struct adapter_pair *pair,
+                                  struct sora_error *err)
+{
+    const struct safetensors_tensor *one = pair->a ? pair->a : pair->b ? pair->b : pair->e;
+    const char *missing = !pair->a ? "lora_A" : !pair->b ? "lora_B" : "lora_E";
+    if (pair->a && pair->b && (pair->e || !plan->config.is_adalora))
+        return SORA_OK;
+    return sora_fail(err, SORA_MISMATCH, "tensor \"%s\" has no %s beside it", one->name, missing);
 }
 
 sora_status adapter_validate_names(struct adapter_plan *plan, struct sora_error *err)
 {
-    int32_t tensor_count = safetensors_count(plan->file);
-    for (int32_t i = 0; i < tensor_count; i++) {
-        sora_status status = place_tensor(plan, safetensors_at(plan->file, i), err);
+    for (int32_t i = 0; i < plan->tensor_count; i++) {
+        sora_status status = place_tensor(plan, &plan->tensors[i], err);
         if (status != SORA_OK)
             return status;
     }
     int32_t layer_count = 0;
     for (int32_t i = 0; i < ADAPTER_MODULE_COUNT_MAX; i++) {
         struct adapter_pair *pair = &plan->pairs[i];
-        if (!pair->a && !pair->b)
+        if (!pair->a && !pair->b && !pair->e)
             continue;
-        if (!pair->a || !pair->b)
-            return sora_fail(err, SORA_MISMATCH, "tensor \"%s\" has no lora_%c beside it",
-                             pair->a ? pair->a->name : pair->b->name, pair->a ? 'B' : 'A');
-        sora_status status = read_pattern(plan, pair, err);
+        sora_status status = check_complete(plan, pair, err);
+        if (status == SORA_OK)
+            status = read_pattern(plan, pair, err);
         if (status != SORA_OK)
             return status;
         layer_count = i / SORA_PROJ_COUNT + 1;
@@ -195,6 +245,13 @@ static sora_status check_pair(struct adapter_pair *pair, int64_t d_in, int64_t d
         status = check_finite(pair->a, pair->dtype, err);
     if (status == SORA_OK)
         status = check_finite(pair->b, pair->dtype, err);
+    if (status == SORA_OK && pair->e)
+        status = check_shape(pair->e, pair->rank, 1, err);
+    enum sora_dtype e_dtype = SORA_F32;
+    if (status == SORA_OK && pair->e)
+        status = read_dtype(pair->e, &e_dtype, err);
+    if (status == SORA_OK && pair->e)
+        status = check_finite(pair->e, e_dtype, err);
     if (status == SORA_OK && !isfinite(pair->scale))
         status =
             sora_fail(err, SORA_MISMATCH, "tensor \"%s\": its scale %g/%d is not finite in f32",

@@ -5,8 +5,10 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/gguf.h"
 #include "base/json.h"
 #include "base/safetensors.h"
+#include "base/sha256.h"
 #include "server/cli.h"
 #include "server/cli_print.h"
 #include "server/cli_report.h"
@@ -31,7 +33,8 @@ static const struct cli_option inspect_options[] = {
 
 static const struct cli_command inspect_command = {
     .doc = "Tell what is in a model or an adapter.\v"
-           "FILE is a .gguf file, a Hugging Face folder, an adapter file, or a PEFT folder. Of an "
+           "FILE is a .gguf file, a Hugging Face folder, an adapter file (ours, PEFT's or "
+           "llama.cpp's), or a PEFT folder. Of an "
            "adapter you also see which ranks were kept: the rank of each module (rows) in each "
            "layer (columns).\n\n"
            "Example:\n"
@@ -49,18 +52,30 @@ static bool is_in_folder(const char *folder, const char *name)
 }
 
 // By what is in the file, not by its name: GGUF begins with its name, a folder has a config.
-static bool is_model(const char *path)
+enum content { CONTENT_MODEL, CONTENT_GGUF_ADAPTER, CONTENT_ADAPTER };
+
+static enum content find_content(const char *path)
 {
     if (file_is_folder(path))
-        return is_in_folder(path, "config.json") && !is_in_folder(path, "adapter_config.json");
-    FILE *file = fopen(path, "rb");
-    char magic[4] = "";
-    if (file == NULL)
-        return false;
-    bool found = fread(magic, 1, sizeof magic, file) == sizeof magic &&
-                 memcmp(magic, "GGUF", sizeof magic) == 0;
-    fclose(file);
-    return found;
+        return is_in_folder(path, "config.json") && !is_in_folder(path, "adapter_config.json")
+                   ? CONTENT_MODEL
+                   : CONTENT_ADAPTER;
+    struct file_map map;
+    struct gguf *gguf = NULL;
+    struct gguf_string type = {"", 0};
+    enum content content = CONTENT_ADAPTER;
+    if (file_map_open(path, &map, NULL) != SORA_OK)
+        return CONTENT_ADAPTER;
+    if (sora_adapter_is_gguf(map.data, map.bytes)) {
+        content = CONTENT_MODEL; // also when it is broken: the model's reader says how
+        if (gguf_parse(map.data, map.bytes, &gguf, NULL) == SORA_OK &&
+            gguf_get_string(gguf, "general.type", &type) && type.bytes == strlen("adapter") &&
+            memcmp(type.data, "adapter", type.bytes) == 0)
+            content = CONTENT_GGUF_ADAPTER;
+        gguf_close(gguf);
+    }
+    file_map_close(&map);
+    return content;
 }
 
 // A member of a description as text for a cell.
@@ -312,21 +327,49 @@ static void print_adapter(const struct inspect_args *args, const struct sora_ada
         print_modules(info);
 }
 
+static sora_status show_adapter(const struct inspect_args *args,
+                                const struct sora_adapter_info *info, const char *format,
+                                struct sora_error *err)
+{
+    if (args->json)
+        return print_adapter_json(info, format, err);
+    print_adapter(args, info, format);
+    return SORA_OK;
+}
+
 static sora_status inspect_adapter(const struct inspect_args *args, struct sora_error *err)
 {
     sora_adapter *adapter = NULL;
     sora_status status = sora_adapter_open(args->path, NULL, &adapter, err);
     if (status == SORA_MALFORMED || status == SORA_LIMIT)
         return sora_fail_within(err, status, "neither a GGUF file nor a sound adapter");
+    if (status == SORA_OK)
+        status =
+            show_adapter(args, sora_adapter_get_info(adapter), adapter_format(args->path), err);
+    sora_adapter_destroy(adapter);
+    return status;
+}
+
+// Digest and size are those of the file itself: what an import makes of it depends on the base.
+static sora_status inspect_gguf_adapter(const struct inspect_args *args, struct sora_error *err)
+{
+    sora_adapter *adapter = NULL;
+    struct file_map map;
+    sora_status status = file_map_open(args->path, &map, err);
     if (status != SORA_OK)
         return status;
-    const struct sora_adapter_info *info = sora_adapter_get_info(adapter);
-    const char *format = adapter_format(args->path);
-    if (args->json)
-        status = print_adapter_json(info, format, err);
-    else
-        print_adapter(args, info, format);
+    status = sora_adapter_look_at_gguf(map.data, map.bytes, &adapter, err);
+    if (status == SORA_OK) {
+        struct sora_adapter_info info = *sora_adapter_get_info(adapter);
+        info.bytes = map.bytes;
+        status = sha256_of(map.data, map.bytes, info.digest, err);
+        if (status == SORA_OK)
+            status = show_adapter(args, &info, "gguf", err);
+    } else {
+        status = sora_fail_within(err, status, "%s", args->path);
+    }
     sora_adapter_destroy(adapter);
+    file_map_close(&map);
     return status;
 }
 
@@ -337,7 +380,9 @@ int cmd_inspect(int argc, char **argv)
     int exit_code = CLI_GOOD;
     if (!cli_parse(&inspect_command, argc, argv, &args, &exit_code))
         return exit_code;
-    sora_status status =
-        is_model(args.path) ? inspect_model(&args, &err) : inspect_adapter(&args, &err);
+    enum content content = find_content(args.path);
+    sora_status status = content == CONTENT_MODEL          ? inspect_model(&args, &err)
+                         : content == CONTENT_GGUF_ADAPTER ? inspect_gguf_adapter(&args, &err)
+                                                           : inspect_adapter(&args, &err);
     return status == SORA_OK ? CLI_GOOD : cli_fail(argv[0], &err);
 }

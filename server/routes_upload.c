@@ -64,6 +64,22 @@ static void publish(struct server *server, struct http_call *call, const char *n
     routes_reply_card(server, call, is_new ? API_CREATED : API_OK, &card);
 }
 
+// A llama.cpp adapter becomes our file, then goes the way of every upload.
+static void publish_gguf(struct server *server, struct http_call *call, const char *name,
+                         const struct http_body *body)
+{
+    struct sora_error cause;
+    uint8_t *bytes;
+    size_t byte_count;
+    if (sora_adapter_from_gguf(body->data, body->bytes, &server->info->base, &bytes, &byte_count,
+                               &cause) != SORA_OK) {
+        routes_reply_status(call, API_FROM_ADAPTER, &cause);
+        return;
+    }
+    publish(server, call, name, bytes, byte_count);
+    free(bytes);
+}
+
 void routes_adapters_put(struct server *server, struct http_call *call, const char *name)
 {
     struct http_body body;
@@ -86,7 +102,10 @@ void routes_adapters_put(struct server *server, struct http_call *call, const ch
         http_reply_error(call, &error);
         return;
     }
-    publish(server, call, name, body.data, body.bytes);
+    if (sora_adapter_is_gguf(body.data, body.bytes))
+        publish_gguf(server, call, name, &body);
+    else
+        publish(server, call, name, body.data, body.bytes);
     http_body_free(&body);
 }
 

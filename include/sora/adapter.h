@@ -6,6 +6,7 @@
 #ifndef SORA_ADAPTER_H
 #define SORA_ADAPTER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -51,8 +52,7 @@ enum sora_proj sora_proj_from_name(const char *name);
 SORA_CHECKED sora_status sora_adapter_parse(const void *bytes, size_t byte_count,
                                             const struct sora_base *base, sora_adapter **adapter,
                                             struct sora_error *err);
-// The same from a path: our file, or a PEFT folder (adapter_config.json +
-// adapter_model.safetensors).
+// The same from a path: our file, or whatever sora_adapter_import reads.
 SORA_CHECKED sora_status sora_adapter_open(const char *path, const struct sora_base *base,
                                            sora_adapter **adapter, struct sora_error *err);
 void sora_adapter_destroy(sora_adapter *adapter);
@@ -92,8 +92,26 @@ SORA_CHECKED sora_status sora_adapter_from_peft(const char *config_json, const v
                                                 size_t weights_bytes, const struct sora_base *base,
                                                 uint8_t **bytes, size_t *byte_count,
                                                 struct sora_error *err);
-// The same from a folder, or from a lone .safetensors that carries its config; a file that already
-// is ours comes back unchanged.
+// A llama.cpp LoRA adapter (GGUF) as our file's bytes; `base` as in parse. Where the architecture
+// is llama the rows of q and k are brought into HF's order, for which the size of a head must be
+// known: SORA_MISMATCH when neither `base` nor the file tells it.
+bool sora_adapter_is_gguf(const void *bytes, size_t byte_count); // begins as one
+SORA_CHECKED sora_status sora_adapter_from_gguf(const void *bytes, size_t byte_count,
+                                                const struct sora_base *base, uint8_t **out,
+                                                size_t *out_bytes, struct sora_error *err);
+// The same for looking at, without a base: ranks and scales are right, but the rows of q and k may
+// stand in another order, so it is not for computing. Its digest is not the file's.
+SORA_CHECKED sora_status sora_adapter_look_at_gguf(const void *bytes, size_t byte_count,
+                                                   sora_adapter **adapter, struct sora_error *err);
+// Our file as a llama.cpp adapter, all F32. Scales that no common alpha gives are folded into B,
+// rounded once. Architecture and head size are the base's, or the file's record of it;
+// SORA_MISMATCH when there is neither.
+SORA_CHECKED sora_status sora_adapter_to_gguf(const void *bytes, size_t byte_count,
+                                              const struct sora_base *base, uint8_t **out,
+                                              size_t *out_bytes, struct sora_error *err);
+
+// The same as from_peft from a folder, from a llama.cpp adapter, or from a lone .safetensors that
+// carries its config; a file that already is ours comes back unchanged.
 SORA_CHECKED sora_status sora_adapter_import(const char *path, const struct sora_base *base,
                                              uint8_t **bytes, size_t *byte_count,
                                              struct sora_error *err);

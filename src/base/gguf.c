@@ -488,6 +488,12 @@ void gguf_forget_tensor(const struct gguf *gguf, const struct gguf_tensor *tenso
         file_map_forget(&gguf->map, tensor->data, tensor->bytes);
 }
 
+int32_t gguf_rotary_row(int32_t row, int32_t head_dim)
+{
+    int32_t head = row / head_dim, within = row % head_dim, half_dim = head_dim / 2;
+    return head * head_dim + 2 * (within % half_dim) + within / half_dim;
+}
+
 static const struct gguf_kv *find_kv(const struct gguf *gguf, const char *key)
 {
     struct gguf_kv wanted = {.key = string_of(key)};

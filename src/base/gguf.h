@@ -54,4 +54,29 @@ void gguf_copy_strings(const struct gguf *gguf, const char *key, struct gguf_str
 int64_t gguf_get_ints(const struct gguf *gguf, const char *key);
 void gguf_copy_ints(const struct gguf *gguf, const char *key, int32_t *values);
 
+// GGUF files of the llama architecture hold the q and k rows of each head interleaved, for GGML's
+// rotary layout: HF's (half, i) is GGML's 2 i + half. The row there that is row `row` in HF's
+// order.
+int32_t gguf_rotary_row(int32_t row, int32_t head_dim);
+
+// Metadata to be written: text when that is not NULL, else a whole number or a float.
+struct gguf_entry {
+    const char *key, *text;
+    bool is_float;
+    double number; // of an entry that is no float: within uint32
+};
+struct gguf_source {
+    const char *name;
+    int32_t type; // one that this program knows the size of
+    int32_t rank;
+    int64_t shape[SORA_TENSOR_RANK_MAX]; // GGUF order
+    const void *data;
+    size_t bytes;
+};
+// A file of version 3, entries and tensors in the given order. Deterministic; *bytes is malloc'ed.
+SORA_CHECKED sora_status gguf_encode(const struct gguf_entry *entries, int32_t entry_count,
+                                     const struct gguf_source *sources, int32_t source_count,
+                                     size_t bytes_max, uint8_t **bytes, size_t *byte_count,
+                                     struct sora_error *err);
+
 #endif

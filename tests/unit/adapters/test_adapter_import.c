@@ -241,7 +241,12 @@ static void what_peft_has_and_this_does_not_is_refused_by_name(void **state)
         {"\"monteclora_config\":{\"n\":1}", SORA_UNSUPPORTED, "monteclora_config"},
         {"\"bias\":\"all\"", SORA_UNSUPPORTED, "bias \"all\""},
         {"\"bias\":\"lora_only\"", SORA_UNSUPPORTED, "lora_only"},
-        {"\"peft_type\":\"ADALORA\"", SORA_UNSUPPORTED, "ADALORA"},
+        {"\"peft_type\":\"ADALORA\"", SORA_MALFORMED, "init_r"},
+        {"\"layers_pattern\":\"blocks\"", SORA_UNSUPPORTED, "layers_pattern"},
+        {"\"layers_to_transform\":[0,2]", SORA_MISMATCH, "layers_to_transform"},
+        {"\"layers_to_transform\":0", SORA_MISMATCH, "layers_to_transform"},
+        {"\"layers_to_transform\":\"all\"", SORA_MALFORMED, "layers_to_transform"},
+        {"\"layers_to_transform\":[0.5]", SORA_MALFORMED, "layers_to_transform"},
         {"\"peft_type\":\"IA3\"", SORA_UNSUPPORTED, "IA3"},
         {"\"peft_type\":\"LOHA\"", SORA_UNSUPPORTED, "LOHA"},
         {"\"peft_type\":7", SORA_MALFORMED, "peft_type"},
@@ -281,7 +286,8 @@ static void switches_that_are_off_are_taken(void **state)
     const char *config =
         "{\"r\":1,\"lora_alpha\":2,\"use_dora\":false,\"modules_to_save\":null,"
         "\"lora_bias\":false,\"loftq_config\":{},\"layer_replication\":null,\"bias\":\"none\","
-        "\"trainable_token_indices\":[],\"kasa_config\":null,\"init_lora_weights\":\"gaussian\","
+        "\"trainable_token_indices\":[],\"layers_to_transform\":[1],\"layers_pattern\":\"layers\","
+        "\"kasa_config\":null,\"init_lora_weights\":\"gaussian\","
         "\"lora_dropout\":0.1,\"some_future_key\":3,\"task_type\":null}";
     uint8_t *bytes, *ours = NULL;
     size_t byte_count, our_bytes;
