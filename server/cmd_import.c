@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// `sora-server import`: a PEFT adapter as our file. Runs in the main thread.
+// `sora-server import`: a PEFT or llama.cpp adapter as our file. Runs in the main thread.
 #include <stdlib.h>
 
 #include "base/file.h"
@@ -27,11 +27,14 @@ static const struct cli_option import_options[] = {
 };
 
 static const struct cli_command import_command = {
-    .doc = "Turn a PEFT adapter into an adapter file.\v"
-           "SRC is a PEFT folder (adapter_config.json and adapter_model.safetensors) or a "
-           "PEFT .safetensors that carries its config. Ranks and scales are taken over exactly, "
-           "also those of rank_pattern, alpha_pattern and use_rslora. What this program does not "
-           "compute (DoRA, modules_to_save, biases, adapted embeddings) is refused by name.\n\n"
+    .doc = "Turn a PEFT or llama.cpp adapter into an adapter file.\v"
+           "SRC is a PEFT folder (adapter_config.json and adapter_model.safetensors), a PEFT "
+           ".safetensors that carries its config, or a llama.cpp LoRA adapter (.gguf). Ranks and "
+           "scales are taken over exactly, also those of rank_pattern, alpha_pattern and "
+           "use_rslora; AdaLoRA's singular values are folded into lora_B. A llama.cpp adapter of "
+           "a llama model needs --model: it stores rows of q and k in an order of its own. What "
+           "this program does not compute (DoRA, modules_to_save, biases, adapted embeddings) is "
+           "refused by name.\n\n"
            "Example:\n"
            "  sora-server import ./my-peft-adapter --model model.gguf --out my.safetensors",
     .options = import_options,
@@ -40,14 +43,14 @@ static const struct cli_command import_command = {
 
 static sora_status import(const struct import_args *args, struct sora_error *err)
 {
-    sora_model *model = NULL;
+    struct sora_base model;
     sora_adapter *adapter = NULL;
     uint8_t *bytes = NULL;
     size_t byte_count = 0;
     sora_status status = SORA_OK;
     if (args->model != NULL)
-        status = sora_model_open(args->model, &model, err);
-    const struct sora_base *base = model != NULL ? &sora_model_get_info(model)->base : NULL;
+        status = sora_model_read_base(args->model, &model, err);
+    const struct sora_base *base = args->model != NULL ? &model : NULL;
     if (status == SORA_OK)
         status = sora_adapter_import(args->source, base, &bytes, &byte_count, err);
     if (status == SORA_OK)
@@ -59,7 +62,6 @@ static sora_status import(const struct import_args *args, struct sora_error *err
                                     args->quiet, err);
     sora_adapter_destroy(adapter);
     free(bytes);
-    sora_model_close(model);
     return status;
 }
 

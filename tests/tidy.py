@@ -35,7 +35,7 @@ INCLUDES = {
     "src/kernel": {"kernel/", "base/", "sora/lora.h"} | COMMON,
     "src/model": {
         "model/", "kernel/", "base/",
-        "sora/engine.h", "sora/lora.h", "sora/machine.h",
+        "sora/engine.h", "sora/lora.h", "sora/machine.h", "sora/merge.h",
     } | COMMON,
     "src/text": {"text/", "base/", "sora/text.h"} | COMMON,
     "src/sample": {"sample/", "base/", "sora/sampler.h"} | COMMON,

@@ -40,6 +40,11 @@ SORA_CHECKED sora_status sora_model_open(const char *path, sora_model **model,
 void sora_model_close(sora_model *model);
 const struct sora_model_info *sora_model_get_info(const sora_model *model);
 
+// The dimensions and the fingerprint of a model file or folder, without loading its weights;
+// weight_type is empty.
+SORA_CHECKED sora_status sora_model_read_base(const char *path, struct sora_base *base,
+                                              struct sora_error *err);
+
 // What is in a model file or folder, without loading its weights, as the JSON object that
 // `inspect --json` prints: architecture, layers, hidden, ..., tensors:[{name,type,shape}].
 // *json is malloc'ed and zero-terminated.

@@ -185,8 +185,8 @@ static sora_status open_temporary(const char *path, char **name, int *fd, struct
     return sora_fail(err, SORA_IO, "cannot find a free name beside %s", path);
 }
 
-// All bytes and an fsync; 0 or the errno.
-static int write_durably(int fd, const void *data, size_t bytes)
+// All bytes; 0 or the errno.
+static int write_all(int fd, const void *data, size_t bytes)
 {
     const char *at = data;
     while (bytes > 0) {
@@ -198,34 +198,105 @@ static int write_durably(int fd, const void *data, size_t bytes)
         at += put;
         bytes -= (size_t)put;
     }
-    return fsync(fd) == 0 ? 0 : errno;
+    return 0;
+}
+
+struct file_stream {
+    char *path, *temporary; // temporary: NULL once it is in place
+    int fd;
+    size_t used;
+    char buffer[READ_STEP_BYTES];
+};
+
+sora_status file_stream_open(const char *path, struct file_stream **stream, struct sora_error *err)
+{
+    struct file_stream *opened = calloc(1, sizeof *opened);
+    *stream = NULL;
+    if (opened == NULL || (opened->path = strdup(path)) == NULL) {
+        free(opened);
+        return sora_fail(err, SORA_NO_MEMORY, "no memory to write %s", path);
+    }
+    opened->fd = -1;
+    sora_status status = open_temporary(path, &opened->temporary, &opened->fd, err);
+    if (status != SORA_OK) {
+        file_stream_close(opened);
+        return status;
+    }
+    *stream = opened;
+    return SORA_OK;
+}
+
+static sora_status flush(struct file_stream *stream, struct sora_error *err)
+{
+    int error_number = write_all(stream->fd, stream->buffer, stream->used);
+    stream->used = 0;
+    return error_number == 0 ? SORA_OK : fail_errno(err, "write", stream->path, error_number);
+}
+
+sora_status file_stream_write(struct file_stream *stream, const void *data, size_t bytes,
+                              struct sora_error *err)
+{
+    if (bytes > sizeof stream->buffer - stream->used) {
+        sora_status status = flush(stream, err);
+        if (status != SORA_OK)
+            return status;
+    }
+    if (bytes > sizeof stream->buffer) {
+        int error_number = write_all(stream->fd, data, bytes);
+        return error_number == 0 ? SORA_OK : fail_errno(err, "write", stream->path, error_number);
+    }
+    if (bytes > 0)
+        memcpy(stream->buffer + stream->used, data, bytes);
+    stream->used += bytes;
+    return SORA_OK;
+}
+
+sora_status file_stream_commit(struct file_stream *stream, struct sora_error *err)
+{
+    sora_status status = flush(stream, err);
+    if (status != SORA_OK)
+        return status;
+    int error_number = fsync(stream->fd) == 0 ? 0 : errno;
+    if (close(stream->fd) != 0 && error_number == 0)
+        error_number = errno;
+    stream->fd = -1;
+    if (error_number == 0 && rename(stream->temporary, stream->path) != 0)
+        error_number = errno;
+    if (error_number != 0)
+        return fail_errno(err, "write", stream->path, error_number);
+    free(stream->temporary);
+    stream->temporary = NULL;
+    char *folder = folder_of(stream->path);
+    if (folder == NULL)
+        return sora_fail(err, SORA_NO_MEMORY, "no memory to write %s", stream->path);
+    status = file_sync_folder(folder, err);
+    free(folder);
+    return status;
+}
+
+void file_stream_close(struct file_stream *stream)
+{
+    if (stream == NULL)
+        return;
+    if (stream->fd >= 0)
+        close(stream->fd);
+    if (stream->temporary != NULL)
+        unlink(stream->temporary);
+    free(stream->temporary);
+    free(stream->path);
+    free(stream);
 }
 
 sora_status file_write_atomic(const char *path, const void *data, size_t bytes,
                               struct sora_error *err)
 {
-    char *temporary = NULL;
-    int fd = -1;
-    char *folder = folder_of(path);
-    if (folder == NULL)
-        return sora_fail(err, SORA_NO_MEMORY, "no memory to write %s", path);
-    sora_status status = open_temporary(path, &temporary, &fd, err);
-    if (status != SORA_OK)
-        goto done;
-    int error_number = write_durably(fd, data, bytes);
-    if (close(fd) != 0 && error_number == 0)
-        error_number = errno;
-    if (error_number == 0 && rename(temporary, path) != 0)
-        error_number = errno;
-    if (error_number != 0) {
-        unlink(temporary);
-        status = fail_errno(err, "write", path, error_number);
-        goto done;
-    }
-    status = file_sync_folder(folder, err);
-done:
-    free(temporary);
-    free(folder);
+    struct file_stream *stream = NULL;
+    sora_status status = file_stream_open(path, &stream, err);
+    if (status == SORA_OK)
+        status = file_stream_write(stream, data, bytes, err);
+    if (status == SORA_OK)
+        status = file_stream_commit(stream, err);
+    file_stream_close(stream);
     return status;
 }
 

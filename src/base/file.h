@@ -30,6 +30,17 @@ SORA_CHECKED sora_status file_read(const char *path, size_t bytes_max, char **da
 // is left behind on failure.
 SORA_CHECKED sora_status file_write_atomic(const char *path, const void *data, size_t bytes,
                                            struct sora_error *err);
+
+// The same piece by piece, for what does not fit in memory. commit brings it to disk and into
+// place; close frees the stream, and without a commit before, nothing is left. NULL is fine.
+struct file_stream;
+SORA_CHECKED sora_status file_stream_open(const char *path, struct file_stream **stream,
+                                          struct sora_error *err);
+SORA_CHECKED sora_status file_stream_write(struct file_stream *stream, const void *data,
+                                           size_t bytes, struct sora_error *err);
+SORA_CHECKED sora_status file_stream_commit(struct file_stream *stream, struct sora_error *err);
+void file_stream_close(struct file_stream *stream);
+
 SORA_CHECKED sora_status file_make_folder(const char *path, struct sora_error *err); // and parents
 SORA_CHECKED sora_status file_sync_folder(const char *path, struct sora_error *err);
 bool file_is_folder(const char *path);

@@ -355,6 +355,27 @@ static sora_status write_header(struct buf *header, const struct safetensors_met
     return status == SORA_OK ? SORA_OK : sora_fail_within(err, status, "safetensors header");
 }
 
+sora_status safetensors_encode_header(const struct safetensors_meta *meta, int32_t meta_count,
+                                      const struct safetensors_tensor *tensors,
+                                      int32_t tensor_count, struct buf *out, struct sora_error *err)
+{
+    struct buf header;
+    size_t data_bytes = 0;
+    buf_init(&header, SORA_SAFETENSORS_HEADER_BYTES_MAX);
+    sora_status status =
+        write_header(&header, meta, meta_count, tensors, tensor_count, &data_bytes, err);
+    if (status == SORA_OK) {
+        uint8_t length[8];
+        for (int i = 0; i < 8; ++i)
+            length[i] = (uint8_t)((uint64_t)header.bytes >> (8 * i));
+        buf_append(out, length, sizeof length);
+        buf_append(out, header.data, header.bytes);
+        status = buf_status(out, err);
+    }
+    buf_deinit(&header);
+    return status;
+}
+
 // What is written must be readable: the reader's own check, over names, shapes and types.
 static sora_status check_readable(const uint8_t *bytes, size_t byte_count, struct sora_error *err)
 {

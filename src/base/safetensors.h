@@ -48,5 +48,13 @@ SORA_CHECKED sora_status safetensors_encode(const struct safetensors_meta *meta,
                                             const struct safetensors_tensor *tensors,
                                             int32_t tensor_count, uint8_t **bytes,
                                             size_t *byte_count, struct sora_error *err);
+// What stands before the tensors' bytes, for writing those one after the other, in this order:
+// length and header. The tensors' `data` are not looked at.
+struct buf;
+SORA_CHECKED sora_status safetensors_encode_header(const struct safetensors_meta *meta,
+                                                   int32_t meta_count,
+                                                   const struct safetensors_tensor *tensors,
+                                                   int32_t tensor_count, struct buf *out,
+                                                   struct sora_error *err);
 
 #endif

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/gguf.h"
+
 void checkpoint_tensor_name(const char *pattern, int32_t layer,
                             char name[SORA_TENSOR_NAME_BYTES_MAX + 1])
 {
@@ -14,6 +16,27 @@ void checkpoint_tensor_name(const char *pattern, int32_t layer,
     else
         snprintf(name, SORA_TENSOR_NAME_BYTES_MAX + 1, "%.*s%d%s", (int)(mark - pattern), pattern,
                  layer, mark + 2);
+}
+
+sora_status checkpoint_check_shape(const struct checkpoint_tensor *tensor, int32_t rows,
+                                   int32_t cols, struct sora_error *err)
+{
+    if (tensor->rows != rows || tensor->cols != cols)
+        return sora_fail(err, SORA_MISMATCH, "tensor %s: shape [%d, %d], expected [%d, %d]",
+                         tensor->name, tensor->rows, tensor->cols, rows, cols);
+    size_t row_bytes = weight_type_row_bytes(tensor->type, cols);
+    if (row_bytes == 0)
+        return sora_fail(err, SORA_MALFORMED, "tensor %s: %d columns are no whole blocks of %s",
+                         tensor->name, cols, weight_type_name((int32_t)tensor->type));
+    if (tensor->data == NULL || tensor->bytes != row_bytes * (size_t)rows)
+        return sora_fail(err, SORA_MALFORMED, "tensor %s: %zu bytes, expected %zu", tensor->name,
+                         tensor->bytes, row_bytes * (size_t)rows);
+    return SORA_OK;
+}
+
+int32_t checkpoint_source_row(const struct checkpoint_tensor *tensor, int32_t row)
+{
+    return tensor->permuted_head_dim == 0 ? row : gguf_rotary_row(row, tensor->permuted_head_dim);
 }
 
 sora_status checkpoint_check_base(struct sora_base *base, struct sora_error *err)

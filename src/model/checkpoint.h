@@ -59,6 +59,17 @@ SORA_CHECKED sora_status gguf_checkpoint_open(const char *path, struct checkpoin
 SORA_CHECKED sora_status hf_checkpoint_open(const char *folder, struct checkpoint *checkpoint,
                                             struct sora_error *err);
 
+// SORA_MISMATCH naming the shapes; SORA_MALFORMED when the bytes are not those of the shape.
+SORA_CHECKED sora_status checkpoint_check_shape(const struct checkpoint_tensor *tensor,
+                                                int32_t rows, int32_t cols, struct sora_error *err);
+
+// The source row that holds row `row` in HF's order.
+int32_t checkpoint_source_row(const struct checkpoint_tensor *tensor, int32_t row);
+
+// The name of a role in Hugging Face's files; false: they have no such tensor.
+bool hf_checkpoint_name(enum checkpoint_role role, int32_t layer,
+                        char name[SORA_TENSOR_NAME_BYTES_MAX + 1]);
+
 // The pattern with its "%d", if it has one, replaced by the layer.
 void checkpoint_tensor_name(const char *pattern, int32_t layer,
                             char name[SORA_TENSOR_NAME_BYTES_MAX + 1]);

@@ -45,6 +45,15 @@ static const char *const role_names[CHECKPOINT_ROLE_COUNT] = {
     [CHECKPOINT_PROJ + SORA_PROJ_DOWN] = "model.layers.%d.mlp.down_proj.weight",
 };
 
+bool hf_checkpoint_name(enum checkpoint_role role, int32_t layer,
+                        char name[SORA_TENSOR_NAME_BYTES_MAX + 1])
+{
+    if (role_names[role] == NULL)
+        return false;
+    checkpoint_tensor_name(role_names[role], layer, name);
+    return true;
+}
+
 // Parsed files hold their tensors in one array, so an index is a difference of pointers.
 static const struct safetensors_tensor *find_in_shards(struct hf_state *state, const char *name)
 {

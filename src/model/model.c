@@ -33,6 +33,18 @@ sora_status sora_model_open(const char *path, sora_model **model, struct sora_er
     return SORA_OK;
 }
 
+sora_status sora_model_read_base(const char *path, struct sora_base *base, struct sora_error *err)
+{
+    struct checkpoint checkpoint;
+    sora_status status = file_is_folder(path) ? hf_checkpoint_open(path, &checkpoint, err)
+                                              : gguf_checkpoint_open(path, &checkpoint, err);
+    if (status != SORA_OK)
+        return status;
+    status = weights_read_base(&checkpoint, base, err);
+    checkpoint.close(&checkpoint);
+    return status == SORA_OK ? status : sora_fail_within(err, status, "%s", path);
+}
+
 void sora_model_close(sora_model *model)
 {
     if (model == NULL)

@@ -18,33 +18,6 @@ struct loader {
     struct pool *pool;
 };
 
-static sora_status check_shape(const struct checkpoint_tensor *tensor, int32_t rows, int32_t cols,
-                               struct sora_error *err)
-{
-    if (tensor->rows != rows || tensor->cols != cols)
-        return sora_fail(err, SORA_MISMATCH, "tensor %s: shape [%d, %d], expected [%d, %d]",
-                         tensor->name, tensor->rows, tensor->cols, rows, cols);
-    size_t row_bytes = weight_type_row_bytes(tensor->type, cols);
-    if (row_bytes == 0)
-        return sora_fail(err, SORA_MALFORMED, "tensor %s: %d columns are no whole blocks of %s",
-                         tensor->name, cols, weight_type_name((int32_t)tensor->type));
-    if (tensor->data == NULL || tensor->bytes != row_bytes * (size_t)rows)
-        return sora_fail(err, SORA_MALFORMED, "tensor %s: %zu bytes, expected %zu", tensor->name,
-                         tensor->bytes, row_bytes * (size_t)rows);
-    return SORA_OK;
-}
-
-// The source row that holds row `row` in HF's order. GGML stores the two halves of a rotary head
-// interleaved: HF's (half, i) is GGML's 2 i + half.
-static int32_t source_row(const struct checkpoint_tensor *tensor, int32_t row)
-{
-    int32_t head_dim = tensor->permuted_head_dim;
-    if (head_dim == 0)
-        return row;
-    int32_t head = row / head_dim, within = row % head_dim, half_dim = head_dim / 2;
-    return head * head_dim + 2 * (within % half_dim) + within / half_dim;
-}
-
 struct pack_task {
     struct weight *weight;
     const struct checkpoint_tensor *tensor;
@@ -59,7 +32,8 @@ static void pack_one_panel(void *context, int32_t panel, int32_t thread)
     for (int32_t i = 0; i < WEIGHT_PANEL_ROWS; i++) {
         int32_t row = panel * WEIGHT_PANEL_ROWS + i;
         rows[i] = row < task->tensor->rows
-                      ? task->tensor->data + (size_t)source_row(task->tensor, row) * task->row_bytes
+                      ? task->tensor->data +
+                            (size_t)checkpoint_source_row(task->tensor, row) * task->row_bytes
                       : NULL;
     }
     weight_pack_panel(task->weight, panel, rows);
@@ -81,7 +55,7 @@ static sora_status find_required(struct loader *loader, int role, int32_t layer,
     if (!found)
         return sora_fail(err, SORA_MALFORMED, "layer %d: the %s tensor is missing", layer,
                          names[role]);
-    return check_shape(tensor, rows, cols, err);
+    return checkpoint_check_shape(tensor, rows, cols, err);
 }
 
 static sora_status load_matrix(struct loader *loader, int role, int32_t layer, int32_t d_out,
@@ -129,7 +103,7 @@ static sora_status load_vector(struct loader *loader, int role, int32_t layer, i
     }
     quant_row_to_f32(tensor.type, tensor.data, count, source);
     for (int32_t i = 0; i < count; i++)
-        (*out)[i] = source[source_row(&tensor, i)];
+        (*out)[i] = source[checkpoint_source_row(&tensor, i)];
     free(source);
     for (int32_t i = 0; i < count; i++) {
         if (!isfinite((*out)[i]))
@@ -141,7 +115,7 @@ static sora_status load_vector(struct loader *loader, int role, int32_t layer, i
     return SORA_OK;
 }
 
-static sora_status load_layer(struct loader *loader, int32_t index, struct sora_error *err)
+static sora_status load_layer_vectors(struct loader *loader, int32_t index, struct sora_error *err)
 {
     const struct sora_base *base = &loader->model->info.base;
     struct weights_layer *layer = &loader->model->weights.layers[index];
@@ -169,9 +143,19 @@ static sora_status load_layer(struct loader *loader, int32_t index, struct sora_
         if (status != SORA_OK)
             return status;
     }
+    return SORA_OK;
+}
+
+static sora_status load_layer(struct loader *loader, int32_t index, struct sora_error *err)
+{
+    const struct sora_base *base = &loader->model->info.base;
+    struct weights_layer *layer = &loader->model->weights.layers[index];
+    sora_status status = load_layer_vectors(loader, index, err);
+    if (status != SORA_OK)
+        return status;
     for (int proj = 0; proj < SORA_PROJ_COUNT; proj++) {
-        sora_status status = load_matrix(loader, CHECKPOINT_PROJ + proj, index, base->d_out[proj],
-                                         base->d_in[proj], &layer->projections[proj], err);
+        status = load_matrix(loader, CHECKPOINT_PROJ + proj, index, base->d_out[proj],
+                             base->d_in[proj], &layer->projections[proj], err);
         if (status != SORA_OK)
             return status;
     }
@@ -279,6 +263,30 @@ static sora_status load_all(struct loader *loader, struct sora_error *err)
         status = loader->checkpoint->check_all_used(loader->checkpoint, err);
     if (status == SORA_OK)
         status = fingerprint(model, err);
+    return status;
+}
+
+sora_status weights_read_base(struct checkpoint *checkpoint, struct sora_base *base,
+                              struct sora_error *err)
+{
+    struct sora_model model = {.info.base = checkpoint->base, .config = checkpoint->config};
+    struct loader loader = {.checkpoint = checkpoint, .model = &model};
+    int32_t layer_count = checkpoint->base.layer_count;
+    model.weights.layers = calloc((size_t)layer_count, sizeof *model.weights.layers);
+    if (model.weights.layers == NULL)
+        return sora_fail(err, SORA_NO_MEMORY, "out of memory");
+    model.weights.layer_count = layer_count;
+    sora_status status = SORA_OK;
+    for (int32_t i = 0; status == SORA_OK && i < layer_count; i++)
+        status = load_layer_vectors(&loader, i, err);
+    if (status == SORA_OK)
+        status = load_vector(&loader, CHECKPOINT_OUTPUT_NORM, 0, checkpoint->base.hidden,
+                             &model.weights.output_norm, err);
+    if (status == SORA_OK)
+        status = fingerprint(&model, err);
+    if (status == SORA_OK)
+        *base = model.info.base;
+    weights_free(&model);
     return status;
 }
 

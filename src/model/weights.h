@@ -52,6 +52,9 @@ struct checkpoint;
 // shape. On failure the model is empty again.
 SORA_CHECKED sora_status weights_load(struct checkpoint *checkpoint, int32_t threads,
                                       struct sora_model *model, struct sora_error *err);
+// The dimensions and the fingerprint alone, from norms and biases; no matrix is read.
+SORA_CHECKED sora_status weights_read_base(struct checkpoint *checkpoint, struct sora_base *base,
+                                           struct sora_error *err);
 void weights_free(struct sora_model *model);
 
 #endif

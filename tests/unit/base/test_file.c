@@ -197,6 +197,34 @@ static int write_to_full_disk(const struct fixture *fixture)
     return temp_folder_entries(fixture->folder) == 0 ? (int)status : NO_MOUNT + 1;
 }
 
+static void a_stream_takes_the_place_of_the_file_when_it_is_whole(void **state)
+{
+    const struct fixture *fixture = *state;
+    struct file_stream *stream = NULL;
+    char piece[1000], *data = NULL;
+    size_t bytes;
+    assert_int_equal(file_write_atomic(fixture->path, "old", 3, NULL), SORA_OK);
+    for (int round = 0; round < 2; round++) { // without a commit, then with one
+        assert_int_equal(file_stream_open(fixture->path, &stream, NULL), SORA_OK);
+        for (int i = 0; i < 200; i++) { // more than a buffer of 64 KiB
+            memset(piece, 'a' + i % 26, sizeof piece);
+            assert_int_equal(file_stream_write(stream, piece, sizeof piece, NULL), SORA_OK);
+        }
+        assert_int_equal(file_read(fixture->path, 10, &data, &bytes, NULL), SORA_OK);
+        assert_string_equal(data, "old");
+        free(data);
+        if (round == 1)
+            assert_int_equal(file_stream_commit(stream, NULL), SORA_OK);
+        file_stream_close(stream);
+        assert_int_equal(temp_folder_entries(fixture->folder), 1);
+    }
+    assert_int_equal(file_read(fixture->path, 1 << 20, &data, &bytes, NULL), SORA_OK);
+    assert_int_equal(bytes, 200 * sizeof piece);
+    for (size_t i = 0; i < bytes; i++)
+        assert_int_equal(data[i], 'a' + (int)(i / sizeof piece) % 26);
+    free(data);
+}
+
 static void a_full_disk_is_full(void **state)
 {
     int result = in_child(write_to_full_disk, *state);
@@ -286,6 +314,7 @@ int main(void)
         FILE_TEST(an_empty_file_maps_to_nothing),
         FILE_TEST(a_mapping_outlives_the_replacement),
         FILE_TEST(a_failed_write_keeps_the_old_file_and_leaves_nothing),
+        FILE_TEST(a_stream_takes_the_place_of_the_file_when_it_is_whole),
         FILE_TEST(a_full_disk_is_full),
         FILE_TEST(writing_into_a_missing_folder_fails),
         FILE_TEST(a_bare_name_is_written_here),
