@@ -7,9 +7,11 @@ set -euo pipefail
 
 usage() {
     cat <<'HELP'
-usage: scripts/test.sh [--quick] [--peft] [--fuzz SECONDS] [--no-deps]
+usage: scripts/test.sh [--quick] [--peft] [--llama] [--fuzz SECONDS] [--no-deps]
   --quick         the Release build alone: tidy, unit tests, corpus replay, end to end
   --peft          also tests/e2e/test_peft_*.py with the real PEFT and transformers (several GB)
+  --llama         also tests/e2e/test_llama_*.py with the real llama.cpp, built from source (10
+                  minutes)
   --fuzz SECONDS  also runs every fuzz target under libFuzzer for that long
   --no-deps       installs no Debian packages
 SORA_TEST_MODEL may name the default model's GGUF; without it scripts/fetch_model.sh brings it.
@@ -17,11 +19,12 @@ Logs and results are kept in build/test-results.
 HELP
 }
 
-quick=0 peft=0 fuzz_seconds=0 deps=1
+quick=0 peft=0 llama=0 fuzz_seconds=0 deps=1
 while [ $# -gt 0 ]; do
     case "$1" in
     --quick) quick=1 ;;
     --peft) peft=1 ;;
+    --llama) llama=1 ;;
     --no-deps) deps=0 ;;
     --fuzz)
         fuzz_seconds=${2:?--fuzz needs a number of seconds}
@@ -144,10 +147,12 @@ e2e() {
     [ -f "$results/$name.junit.xml" ] || record_failure "$name" "$name: pytest left no result"
 }
 
+# What asks other programs runs in environments of its own.
+references=(--ignore-glob='*/test_peft_*' --ignore-glob='*/test_llama_*')
 release() {
     build release build -- -DCMAKE_BUILD_TYPE=Release || return 0
     units release build
-    e2e e2e build build/venv/bin/python tests/e2e --ignore-glob='*/test_peft_*'
+    e2e e2e build build/venv/bin/python tests/e2e "${references[@]}"
 }
 
 # Passes over the whole model take minutes under a sanitizer: those programs go without it.
@@ -159,8 +164,7 @@ asan() {
         unset SORA_TEST_MODEL
         units asan-tiny build-asan -R "$asan_slow"
     )
-    e2e e2e-asan build-asan build/venv/bin/python tests/e2e -m sanitizer \
-        --ignore-glob='*/test_peft_*'
+    e2e e2e-asan build-asan build/venv/bin/python tests/e2e -m sanitizer "${references[@]}"
 }
 
 # The thread sanitizer needs only what runs on several threads.
@@ -215,6 +219,18 @@ peft_tests() {
     e2e peft build build/venv-peft/bin/python tests/e2e/test_peft_*.py
 }
 
+llama_tests() {
+    say "environment with llama.cpp"
+    [ -x build/venv-llama/bin/python ] || python3 -m venv build/venv-llama
+    if ! CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAMA_CURL=OFF -DLLAVA_BUILD=OFF" \
+        build/venv-llama/bin/python -m pip install --quiet --disable-pip-version-check \
+        -r tests/requirements-llama.txt; then
+        record_failure llama "llama: its packages could not be built"
+        return
+    fi
+    e2e llama build build/venv-llama/bin/python tests/e2e/test_llama_*.py
+}
+
 prepare
 run_tidy
 release
@@ -227,6 +243,11 @@ if [ "$peft" = 1 ]; then
     peft_tests
 else
     record_skip peft "tests/e2e/test_peft_*.py: run with --peft"
+fi
+if [ "$llama" = 1 ]; then
+    llama_tests
+else
+    record_skip llama "tests/e2e/test_llama_*.py: run with --llama"
 fi
 if [ "$fuzz_seconds" != 0 ]; then
     fuzz

@@ -319,10 +319,10 @@ def adapter_config(pattern, rank_max=8, scale=2.0, **fields):
     }  # fmt: skip
 
 
-def encode_adapter(tensors, pattern):
+def encode_adapter(tensors, pattern, config=None):
     metadata = {
         "format": "sora-adapter", "format_version": "1",
-        "adapter_config": json.dumps(adapter_config(pattern)),
+        "adapter_config": json.dumps(config or adapter_config(pattern)),
     }  # fmt: skip
     return safetensors.numpy.save(tensors, metadata)
 
