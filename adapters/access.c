@@ -140,6 +140,23 @@ sora_status sora_access_open(const char *folder, bool create, sora_access **acce
     return SORA_OK;
 }
 
+sora_status sora_access_open_shared(const char *url, bool create, sora_access **access,
+                                    struct sora_error *err)
+{
+    *access = NULL;
+    sora_access *made = calloc(1, sizeof *made);
+    if (made == NULL)
+        return sora_fail(err, SORA_NO_MEMORY, "no memory for a catalog");
+    pthread_mutex_init(&made->mutex, NULL);
+    sora_status status = catalog_postgres_open(url, create, &made->catalog, err);
+    if (status != SORA_OK) {
+        sora_access_close(made);
+        return status;
+    }
+    *access = made;
+    return SORA_OK;
+}
+
 void sora_access_close(sora_access *access)
 {
     if (access == NULL)

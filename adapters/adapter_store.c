@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Adapters on disk: blobs/<first two of the digest>/<digest>.safetensors and catalog.sqlite, under
 // a lock file that one process holds. A blob is on disk before the catalog names it, and goes after
-// the catalog has forgotten it; what a crash leaves in between is swept at the next open. Any
-// thread may call; one mutex serialises changes and the catalog.
+// the catalog has forgotten it; what a crash leaves in between is swept at the next open. With a
+// shared catalog the blobs are copies. Any thread may call; one mutex serialises changes and the
+// catalog.
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -14,23 +15,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "adapters/catalog.h"
+#include "adapters/adapter_store.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/sha256.h"
-#include "sora/store.h"
 #include "sora/tenant.h"
 
 #define BLOB_SUFFIX ".safetensors"
 #define DIGEST_BYTES 64
-
-struct sora_store {
-    char *folder, *blobs;
-    int lock_fd;
-    struct catalog *catalog;
-    pthread_mutex_t mutex;
-};
 
 sora_status sora_store_check_name(const char *name, struct sora_error *err)
 {
@@ -65,8 +58,7 @@ static char *blob_folder(const sora_store *store, const char *digest)
     return file_join(store->blobs, name);
 }
 
-// ".../blobs/ab/abcd....safetensors", malloc'ed.
-static char *blob_path(const sora_store *store, const char *digest)
+char *store_blob_path(const sora_store *store, const char *digest)
 {
     char name[DIGEST_BYTES + 32];
     snprintf(name, sizeof name, "%.2s/%.64s" BLOB_SUFFIX, digest, digest);
@@ -163,7 +155,18 @@ static sora_status sweep(sora_store *store, struct sora_error *err)
 
 // --- open and close ---
 
-static sora_status open_all(sora_store *store, struct sora_error *err)
+static sora_status open_catalog(sora_store *store, struct sora_error *err)
+{
+    char *path = file_join(store->folder, "catalog.sqlite");
+    if (!path)
+        return sora_fail(err, SORA_NO_MEMORY, "no memory for the path of the catalog");
+    sora_status status = catalog_sqlite_open(path, &store->catalog, err);
+    free(path);
+    return status;
+}
+
+// url NULL: a catalog of its own.
+static sora_status open_all(sora_store *store, const char *url, struct sora_error *err)
 {
     sora_status status = file_make_folder(store->blobs, err);
     if (status == SORA_OK)
@@ -173,11 +176,7 @@ static sora_status open_all(sora_store *store, struct sora_error *err)
         status = sora_fail_within(err, SORA_IO, "not usable");
     if (status != SORA_OK)
         return status;
-    char *path = file_join(store->folder, "catalog.sqlite");
-    if (!path)
-        return sora_fail(err, SORA_NO_MEMORY, "no memory for the path of the catalog");
-    status = catalog_sqlite_open(path, &store->catalog, err);
-    free(path);
+    status = url ? store_connect(store, url, err) : open_catalog(store, err);
     if (status == SORA_OK)
         status = file_sync_folder(store->folder, err);
     if (status == SORA_OK)
@@ -185,7 +184,8 @@ static sora_status open_all(sora_store *store, struct sora_error *err)
     return status;
 }
 
-sora_status sora_store_open(const char *folder, sora_store **store, struct sora_error *err)
+static sora_status open_store(const char *folder, const char *url, sora_store **store,
+                              struct sora_error *err)
 {
     *store = NULL;
     sora_store *opened = calloc(1, sizeof *opened);
@@ -193,13 +193,14 @@ sora_status sora_store_open(const char *folder, sora_store **store, struct sora_
         return sora_fail(err, SORA_NO_MEMORY, "no memory for a store");
     opened->lock_fd = -1;
     pthread_mutex_init(&opened->mutex, NULL);
+    pthread_mutex_init(&opened->fetching, NULL);
     opened->folder = strdup(folder);
     opened->blobs = file_join(folder, "blobs");
     sora_status status;
     if (!opened->folder || !opened->blobs)
         status = sora_fail(err, SORA_NO_MEMORY, "no memory for the paths of a store");
     else
-        status = open_all(opened, err);
+        status = open_all(opened, url, err);
     if (status != SORA_OK) {
         sora_store_close(opened);
         return sora_fail_within(err, status, "adapter store %s", folder);
@@ -208,14 +209,28 @@ sora_status sora_store_open(const char *folder, sora_store **store, struct sora_
     return SORA_OK;
 }
 
+sora_status sora_store_open(const char *folder, sora_store **store, struct sora_error *err)
+{
+    return open_store(folder, NULL, store, err);
+}
+
+sora_status sora_store_open_shared(const char *folder, const char *url, sora_store **store,
+                                   struct sora_error *err)
+{
+    return open_store(folder, url, store, err);
+}
+
 void sora_store_close(sora_store *store)
 {
     if (!store)
         return;
-    if (store->catalog)
-        store->catalog->ops->close(store->catalog);
+    struct catalog *const catalogs[] = {store->catalog, store->feed, store->files};
+    for (size_t i = 0; i < sizeof catalogs / sizeof catalogs[0]; i++)
+        if (catalogs[i])
+            catalogs[i]->ops->close(catalogs[i]);
     if (store->lock_fd >= 0)
         close(store->lock_fd);
+    pthread_mutex_destroy(&store->fetching);
     pthread_mutex_destroy(&store->mutex);
     free(store->folder);
     free(store->blobs);
@@ -234,8 +249,8 @@ static bool blob_is(const char *path, const void *bytes, size_t byte_count)
     return same;
 }
 
-static sora_status write_blob(const sora_store *store, const char *path, const char *digest,
-                              const void *bytes, size_t byte_count, struct sora_error *err)
+sora_status store_write_blob(const sora_store *store, const char *path, const char *digest,
+                             const void *bytes, size_t byte_count, struct sora_error *err)
 {
     sora_status status = SORA_OK;
     char *folder = blob_folder(store, digest);
@@ -254,12 +269,10 @@ static sora_status write_blob(const sora_store *store, const char *path, const c
     return status;
 }
 
-// Deletes the file of a digest; its size, or 0 when it was not there. Failing is harmless: the
-// next open sweeps it.
-static size_t delete_blob(const sora_store *store, const char *digest)
+size_t store_delete_blob(const sora_store *store, const char *digest)
 {
     struct stat info;
-    char *path = blob_path(store, digest);
+    char *path = store_blob_path(store, digest);
     size_t bytes = 0;
     if (path && stat(path, &info) == 0 && unlink(path) == 0)
         bytes = (size_t)info.st_size;
@@ -272,7 +285,7 @@ static void delete_if_unused(sora_store *store, const char *digest)
     bool used = true;
     sora_status status = store->catalog->ops->uses(store->catalog, digest, &used, NULL);
     if (status == SORA_OK && !used)
-        delete_blob(store, digest);
+        store_delete_blob(store, digest);
 }
 
 sora_status sora_store_put(sora_store *store, const char *name, const void *bytes,
@@ -280,7 +293,7 @@ sora_status sora_store_put(sora_store *store, const char *name, const void *byte
                            bool activate, struct sora_store_entry *entry, bool *created,
                            struct sora_error *err)
 {
-    struct catalog_put put = {name, digest, if_match, byte_count, clock_unix_s(), activate};
+    struct catalog_put put = {name, digest, if_match, bytes, byte_count, clock_unix_s(), activate};
     *created = false;
     sora_status status = sora_tenant_check_stored(name, err);
     if (status != SORA_OK)
@@ -290,12 +303,12 @@ sora_status sora_store_put(sora_store *store, const char *name, const void *byte
     if (byte_count > SORA_ADAPTER_BYTES_MAX)
         return sora_fail(err, SORA_LIMIT, "%zu bytes exceed the limit of %u for an adapter",
                          byte_count, SORA_ADAPTER_BYTES_MAX);
-    char *path = blob_path(store, digest);
+    char *path = store_blob_path(store, digest);
     if (!path)
         return sora_fail(err, SORA_NO_MEMORY, "no memory for the path of a blob");
     pthread_mutex_lock(&store->mutex);
     if (!blob_is(path, bytes, byte_count))
-        status = write_blob(store, path, digest, bytes, byte_count, err);
+        status = store_write_blob(store, path, digest, bytes, byte_count, err);
     if (status == SORA_OK)
         status = store->catalog->ops->put(store->catalog, &put, entry, created, err);
     if (status != SORA_OK)
@@ -325,7 +338,7 @@ sora_status sora_store_remove(sora_store *store, const char *name, size_t *freed
     sora_status status =
         store->catalog->ops->remove(store->catalog, name, &orphans, &orphan_count, err);
     for (int32_t i = 0; status == SORA_OK && i < orphan_count; i++)
-        *freed_bytes += delete_blob(store, orphans[i].text);
+        *freed_bytes += store_delete_blob(store, orphans[i].text);
     pthread_mutex_unlock(&store->mutex);
     free(orphans);
     return status;
@@ -342,7 +355,7 @@ sora_status sora_store_list(sora_store *store, const char *name, struct sora_sto
     return status;
 }
 
-sora_status sora_store_read(sora_store *store, const char *digest, uint8_t **bytes,
+sora_status store_read_copy(const sora_store *store, const char *digest, uint8_t **bytes,
                             size_t *byte_count, struct sora_error *err)
 {
     char found[DIGEST_BYTES + 1];
@@ -351,7 +364,7 @@ sora_status sora_store_read(sora_store *store, const char *digest, uint8_t **byt
     *byte_count = 0;
     if (!is_digest(digest))
         return sora_fail(err, SORA_MALFORMED, "digest \"%.80s\" is not a SHA-256", digest);
-    char *path = blob_path(store, digest);
+    char *path = store_blob_path(store, digest);
     if (!path)
         return sora_fail(err, SORA_NO_MEMORY, "no memory for the path of a blob");
     sora_status status = file_read(path, SORA_ADAPTER_BYTES_MAX, &data, byte_count, err);
@@ -367,4 +380,13 @@ sora_status sora_store_read(sora_store *store, const char *digest, uint8_t **byt
     }
     *bytes = (uint8_t *)data;
     return SORA_OK;
+}
+
+sora_status sora_store_read(sora_store *store, const char *digest, uint8_t **bytes,
+                            size_t *byte_count, struct sora_error *err)
+{
+    sora_status status = store_read_copy(store, digest, bytes, byte_count, err);
+    if ((status == SORA_NOT_FOUND || status == SORA_IO) && sora_store_is_shared(store))
+        status = store_bring(store, digest, bytes, byte_count, err);
+    return status;
 }

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Names and versions of adapters: which digest each means; and API keys, limits of tenants and the
-// record of changes. One backend is a file beside the blobs (SQLite); a shared one can stand beside
-// it. A catalog knows nothing of files. Every call is one transaction, durable when it returns.
-// Owned by a store or by a sora_access, which serialises the calls; other processes may have the
-// same catalog open.
+// record of changes. One backend is a file beside the blobs (SQLite); the other is a PostgreSQL
+// that several servers share and that keeps the adapters' bytes as well. Every call is one
+// transaction, durable when it returns. Owned by a store or by a sora_access, which serialises the
+// calls; other processes may have the same catalog open.
+//
+// A shared catalog that cannot be reached gives SORA_UNAVAILABLE at once or within the timeouts of
+// limits.h, and is tried again by later calls. A change that fails so while it is being committed
+// may have been made: the same call again tells, and is safe.
 #ifndef ADAPTERS_CATALOG_H
 #define ADAPTERS_CATALOG_H
 
@@ -24,6 +28,7 @@ struct catalog_digest {
 struct catalog_put {
     const char *name, *digest;
     const char *if_match; // NULL, or the digest that the active version must have
+    const void *data;     // [bytes]: for a catalog that keeps the files, too
     size_t bytes;
     int64_t created_s;
     bool activate;
@@ -67,6 +72,17 @@ struct catalog_ops {
                               struct sora_error *err);
     sora_status (*stored)(struct catalog *catalog, const char *tenant, const char *digest,
                           int64_t *bytes, bool *has_digest, struct sora_error *err);
+
+    // Of a shared catalog; NULL where nobody else changes names.
+
+    // The file of a digest, malloc'ed; not checked. SORA_NOT_FOUND when there is none.
+    sora_status (*fetch)(struct catalog *catalog, const char *digest, uint8_t **bytes,
+                         size_t *byte_count, struct sora_error *err);
+    // The contracts of sora/store.h.
+    sora_status (*changes)(struct catalog *catalog, int64_t since,
+                           struct sora_store_changes *changes, struct sora_error *err);
+    sora_status (*wait)(struct catalog *catalog, int32_t timeout_ms, bool *changed,
+                        struct sora_error *err);
 };
 
 // First member of every backend's struct.
@@ -77,5 +93,9 @@ struct catalog {
 // Opens or creates the file. A schema of a newer version: SORA_UNSUPPORTED.
 SORA_CHECKED sora_status catalog_sqlite_open(const char *path, struct catalog **catalog,
                                              struct sora_error *err);
+// Connects by a postgresql:// URL and makes the tables when there are none; without `create` that
+// is SORA_NOT_FOUND. The URL's password is in no error text. A newer schema: SORA_UNSUPPORTED.
+SORA_CHECKED sora_status catalog_postgres_open(const char *url, bool create,
+                                               struct catalog **catalog, struct sora_error *err);
 
 #endif

@@ -7,9 +7,10 @@ set -euo pipefail
 packages=(build-essential cmake ninja-build pkg-config ca-certificates curl
     python3 python3-pip python3-venv
     libcivetweb-dev libcjson-dev libopenblas-dev libpcre2-dev libutf8proc-dev
-    libssl-dev libsqlite3-dev libjemalloc-dev libcurl4-openssl-dev)
+    libssl-dev libsqlite3-dev libpq-dev libjemalloc-dev libcurl4-openssl-dev)
 case "${1:-}" in
---tests) packages+=(libcmocka-dev openssl clang clang-format libclang-rt-14-dev util-linux) ;;
+--tests) packages+=(libcmocka-dev openssl clang clang-format libclang-rt-14-dev util-linux
+    postgresql-15) ;;
 "") ;;
 *)
     echo "usage: $0 [--tests]" >&2

@@ -112,6 +112,9 @@ static enum api_code code_of(enum api_origin origin, sora_status status, const c
         return API_FULL;
     case SORA_BUSY:
         return API_TOO_MANY;
+    case SORA_UNAVAILABLE:
+        *code = "catalog_unavailable";
+        return API_UNAVAILABLE;
     case SORA_CANCELLED:
     case SORA_NO_MEMORY:
         return API_UNAVAILABLE;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Who may do what: API keys, limits of tenants, and the record of who changed which adapter. They
-// live in the store's catalog. A sora_access is a connection of its own to it, so that
-// `sora-server keys` works while a server holds the store. Any thread may call; one mutex inside.
+// live in the store's catalog, or in the one that several servers share. A sora_access is a
+// connection of its own to it, so that `sora-server keys` works while a server holds the store. Any
+// thread may call; one mutex inside.
 //
 // Keys are 256 random bits, so one SHA-256 of them is a sound thing to keep: there is no word list
 // to try, and nothing that a slow password hash would make slower. The key itself is kept nowhere.
@@ -70,6 +71,10 @@ struct sora_audit {
 // it that is SORA_NOT_FOUND.
 SORA_CHECKED sora_status sora_access_open(const char *folder, bool create, sora_access **access,
                                           struct sora_error *err);
+// The same in a shared catalog, by its postgresql:// URL. SORA_UNAVAILABLE when it cannot be
+// reached, from here and from every call below.
+SORA_CHECKED sora_status sora_access_open_shared(const char *url, bool create, sora_access **access,
+                                                 struct sora_error *err);
 void sora_access_close(sora_access *access); // accepts NULL
 
 // Makes a key of the scopes, tenant, name and adapters in *key and fills in the rest. Its text,

@@ -30,6 +30,16 @@
 #define SORA_ADAPTER_VERSION_MAX 1000000
 #define SORA_ADAPTER_COUNT_MAX 100000 // names in one store; the registry's map takes 50 MB then
 
+// --- shared catalog ---
+#define SORA_CATALOG_URL_BYTES_MAX 4096 // a connection URL with certificates' paths is under 1 KB
+#define SORA_CATALOG_PART_BYTES (4u << 20) // of an adapter's file in one row; one statement each
+#define SORA_CATALOG_CONNECT_S 5           // for one address
+#define SORA_CATALOG_STATEMENT_MS 20000    // the database gives a statement up after so long
+#define SORA_CATALOG_ANSWER_MS 25000       // and the connection is given up when it did not
+#define SORA_CATALOG_RETRY_MS_MAX 2000     // between two tries to connect, at most
+#define SORA_CATALOG_LOOK_US 3000000       // looks for changes without having been told
+#define SORA_CATALOG_ORPHAN_S 3600         // a file that no version names is an upload cut off
+
 // --- serving ---
 #define SORA_BODY_BYTES_MAX (8u << 20) // a 128 k-token prompt is about 0.6 MB of text
 #define SORA_SEQS_MAX 256              // sequences that may run at once (hard bound)

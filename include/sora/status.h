@@ -21,6 +21,7 @@
     X(FULL,         "full")          /* disk or budget is full */                             \
     X(BUSY,         "busy")          /* try again later */                                    \
     X(CANCELLED,    "cancelled")     /* the caller gave up */                                 \
+    X(UNAVAILABLE,  "unavailable")   /* another machine is away; what is here goes on */      \
     X(IO,           "io")            /* the operating system said no */                       \
     X(NO_MEMORY,    "no_memory")     /* allocation failed */                                  \
     X(INTERNAL,     "internal")      /* our own fault */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Keys, limits and the record of changes in the catalog, and whose a stored name is.
-#include "adapter_fixture.h"
+// Keys, limits and the record of changes in either catalog, and whose a stored name is.
+#include "catalog_fixture.h"
 
 #include <sqlite3.h>
 
@@ -21,8 +21,11 @@ static int setup(void **state)
     struct sora_error err;
     assert_non_null(f);
     f->folder = fixture_folder();
+    fixture_new_catalog();
     *state = f;
-    return sora_access_open(f->folder, true, &f->access, &err);
+    if (fixture_open_access(f->folder, true, &f->access, &err) != SORA_OK)
+        fail_msg("%s", err.text);
+    return 0;
 }
 
 static int teardown(void **state)
@@ -117,8 +120,8 @@ static void another_connection_sees_changes_by_the_stamp(void **state)
     sora_access *other;
     sora_store *store;
     char text[SORA_KEY_TEXT_BYTES];
-    assert_ok(sora_store_open(f->folder, &store, &err)); // a server has the store
-    assert_ok(sora_access_open(f->folder, false, &other, &err));
+    assert_ok(fixture_open_store(f->folder, &store, &err)); // a server has the store
+    assert_ok(fixture_open_access(f->folder, false, &other, &err));
     int64_t before = stamp(other);
     struct sora_key key = make_ok(f, "", SORA_SCOPE_INFER, text);
     int64_t made = stamp(other);
@@ -173,6 +176,24 @@ static void limits_are_kept_by_tenant(void **state)
     assert_refused(sora_access_set_limits(f->access, &b, &err), SORA_MALFORMED, "tenant");
 }
 
+static void try_to_change_records(const char *folder)
+{
+    if (fixture_url != NULL) {
+        fixture_sql("DELETE FROM sora_audit", "append-only");
+        fixture_sql("UPDATE sora_audit SET outcome = ''", "append-only");
+        fixture_sql("TRUNCATE sora_audit", "append-only");
+        return;
+    }
+    char *path = file_join(folder, "catalog.sqlite");
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "DELETE FROM audit", NULL, NULL, NULL), SQLITE_CONSTRAINT);
+    assert_int_equal(sqlite3_exec(db, "UPDATE audit SET outcome = ''", NULL, NULL, NULL),
+                     SQLITE_CONSTRAINT);
+    sqlite3_close(db);
+    free(path);
+}
+
 static void records_come_back_in_order_and_cannot_be_changed(void **state)
 {
     struct fixture *f = *state;
@@ -194,14 +215,7 @@ static void records_come_back_in_order_and_cannot_be_changed(void **state)
     free(records);
     assert_refused(sora_access_list_audit(f->access, 0, 0, &records, &count, &err), SORA_LIMIT,
                    "limit 0");
-    char *path = file_join(f->folder, "catalog.sqlite");
-    sqlite3 *db;
-    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(db, "DELETE FROM audit", NULL, NULL, NULL), SQLITE_CONSTRAINT);
-    assert_int_equal(sqlite3_exec(db, "UPDATE audit SET outcome = ''", NULL, NULL, NULL),
-                     SQLITE_CONSTRAINT);
-    sqlite3_close(db);
-    free(path);
+    try_to_change_records(f->folder);
     assert_ok(sora_access_list_audit(f->access, 0, 100, &records, &count, &err));
     assert_int_equal(count, 5);
     free(records);
@@ -225,7 +239,7 @@ static void stored_bytes_count_a_tenants_distinct_files(void **state)
     char one[65], two[65];
     int64_t bytes;
     bool there;
-    assert_ok(sora_store_open(f->folder, &store, &err));
+    assert_ok(fixture_open_store(f->folder, &store, &err));
     put_ok(store, "acme~a", "four", one);
     put_ok(store, "acme~a", "seventy", two);
     put_ok(store, "acme~b", "four", one);
@@ -344,19 +358,26 @@ static void a_stored_name_is_a_tenants_or_everyones(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
+    const struct CMUnitTest both[] = {
         TEST(a_key_is_kept_as_its_hash_alone),
         TEST(a_revoked_key_stays_in_the_list),
         TEST(keys_that_make_no_sense_are_refused),
         TEST(another_connection_sees_changes_by_the_stamp),
-        TEST(a_folder_without_a_catalog_is_made_only_when_asked),
         TEST(limits_are_kept_by_tenant),
         TEST(records_come_back_in_order_and_cannot_be_changed),
         TEST(stored_bytes_count_a_tenants_distinct_files),
+    };
+    const struct CMUnitTest own[] = {
+        TEST(a_folder_without_a_catalog_is_made_only_when_asked),
         TEST(a_store_of_the_first_schema_gets_the_tables),
         cmocka_unit_test(scopes_are_read_and_printed),
         cmocka_unit_test(a_key_allows_the_names_on_its_list),
         cmocka_unit_test(a_stored_name_is_a_tenants_or_everyones),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests_name("SQLite", both, NULL, NULL);
+    failed += cmocka_run_group_tests(own, NULL, NULL);
+    if (fixture_start_postgres("access_on_postgresql"))
+        failed += cmocka_run_group_tests_name("PostgreSQL", both, NULL, NULL);
+    fixture_stop_postgres();
+    return failed;
 }

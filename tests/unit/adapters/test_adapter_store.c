@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The store: names, versions, files, and what it does when the disk says no. One thread.
-#include "adapter_fixture.h"
+// The store with either catalog: names, versions, files, and what it does when the disk says no.
+// One thread.
+#include "catalog_fixture.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -25,8 +26,11 @@ static int setup(void **state)
     struct fixture *f = calloc(1, sizeof *f);
     assert_non_null(f);
     f->folder = fixture_folder();
+    fixture_new_catalog();
     *state = f;
-    return sora_store_open(f->folder, &f->store, &f->err);
+    if (fixture_open_store(f->folder, &f->store, &f->err) != SORA_OK)
+        fail_msg("%s", f->err.text);
+    return 0;
 }
 
 static int teardown(void **state)
@@ -42,7 +46,7 @@ static void reopen(struct fixture *f)
 {
     struct sora_error err = {SORA_OK, ""};
     sora_store_close(f->store);
-    assert_ok(sora_store_open(f->folder, &f->store, &err));
+    assert_ok(fixture_open_store(f->folder, &f->store, &err));
 }
 
 static sora_status put(struct fixture *f, const char *name, const char *text, const char *if_match,
@@ -228,7 +232,7 @@ static void a_second_opener_is_told_to_wait(void **state)
     struct fixture *f = *state;
     struct sora_error err;
     sora_store *second = NULL;
-    assert_refused(sora_store_open(f->folder, &second, &err), SORA_BUSY, "/lock");
+    assert_refused(fixture_open_store(f->folder, &second, &err), SORA_BUSY, "/lock");
     assert_null(second);
 }
 
@@ -296,14 +300,20 @@ static void a_damaged_or_missing_file_is_noticed(void **state)
     struct sora_store_entry entry = put_ok(f, "a", "content");
     char *path = blob_path(f, entry.digest);
     assert_ok(file_write_atomic(path, "kontent", 7, &err));
-    assert_refused(sora_store_read(f->store, entry.digest, &bytes, &byte_count, &err), SORA_IO,
-                   "damaged");
+    if (fixture_url == NULL)
+        assert_refused(sora_store_read(f->store, entry.digest, &bytes, &byte_count, &err), SORA_IO,
+                       "damaged");
+    else // it is brought from the catalog
+        check_content(f, &entry, "content");
     // Putting the right bytes again mends it.
     put_ok(f, "a", "content");
     check_content(f, &entry, "content");
     assert_int_equal(unlink(path), 0);
-    assert_refused(sora_store_read(f->store, entry.digest, &bytes, &byte_count, &err),
-                   SORA_NOT_FOUND, path);
+    if (fixture_url == NULL)
+        assert_refused(sora_store_read(f->store, entry.digest, &bytes, &byte_count, &err),
+                       SORA_NOT_FOUND, path);
+    else
+        check_content(f, &entry, "content");
     assert_refused(sora_store_read(f->store, "../../etc/passwd", &bytes, &byte_count, &err),
                    SORA_MALFORMED, "SHA-256");
     free(path);
@@ -453,8 +463,7 @@ static void a_full_disk_loses_nothing(void **state)
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(names_are_checked),
+    const struct CMUnitTest both[] = {
         TEST(versions_count_up_and_survive_a_reopen),
         TEST(the_same_bytes_are_on_disk_once),
         TEST(activate_moves_the_bare_name),
@@ -462,12 +471,20 @@ int main(void)
         TEST(remove_frees_files_and_never_reuses_a_version),
         TEST(a_second_opener_is_told_to_wait),
         TEST(leftovers_of_a_crash_are_swept_and_strangers_are_left),
+        TEST(a_damaged_or_missing_file_is_noticed),
+    };
+    const struct CMUnitTest own[] = {
+        cmocka_unit_test(names_are_checked),
         TEST(a_newer_schema_is_refused),
         TEST(a_catalog_that_is_none_is_refused),
-        TEST(a_damaged_or_missing_file_is_noticed),
         cmocka_unit_test(a_place_that_cannot_be_written_is_named),
         cmocka_unit_test(a_full_disk_loses_nothing),
         cmocka_unit_test(a_read_only_disk_is_named_and_nothing_is_lost),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests_name("SQLite", both, NULL, NULL);
+    failed += cmocka_run_group_tests(own, NULL, NULL);
+    if (fixture_start_postgres("store_on_postgresql"))
+        failed += cmocka_run_group_tests_name("PostgreSQL", both, NULL, NULL);
+    fixture_stop_postgres();
+    return failed;
 }
