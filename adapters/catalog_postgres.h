@@ -20,6 +20,7 @@ struct catalog_postgres {
     int32_t pause_ms;
     char reason[256];  // why there is none
     char identity[40]; // of the database's tables, as found at the last connect
+    char followed[40]; // and at the last look for changes
     bool listening;    // this connection is told of changes
     bool told;         // and has been since somebody last looked
 };

@@ -81,14 +81,12 @@ sora_status catalog_postgres_changes(struct catalog *catalog, int64_t since,
                                      struct sora_store_changes *changes, struct sora_error *err)
 {
     struct catalog_postgres *c = catalog_postgres_of(catalog);
-    char before[sizeof c->identity];
-    memcpy(before, c->identity, sizeof before);
     memset(changes, 0, sizeof *changes);
     sora_status status = catalog_postgres_connect(c, err);
     if (status != SORA_OK)
         return status;
     // Another database than before, or the same from a backup: nothing that is known here counts.
-    bool other = strcmp(before, c->identity) != 0;
+    bool other = strcmp(c->followed, c->identity) != 0;
     status = catalog_postgres_run(c, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", NULL, err);
     if (status == SORA_OK)
         status = catalog_postgres_number(c, 0, &changes->revision, err,
@@ -99,5 +97,8 @@ sora_status catalog_postgres_changes(struct catalog *catalog, int64_t since,
         status = read_names(c, since, changes, err);
     if (status == SORA_OK && changes->name_count > 0)
         status = read_entries(c, since, changes, err);
-    return catalog_postgres_finish(c, status, err);
+    status = catalog_postgres_finish(c, status, err);
+    if (status == SORA_OK)
+        memcpy(c->followed, c->identity, sizeof c->followed);
+    return status;
 }

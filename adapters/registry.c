@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // The registry: pins, loads and changes over a registry_table. Any thread may call. `mutex` covers
 // the table and is held for pointer swaps only; `change` is held, around I/O, by the one caller
-// that publishes, rolls back or removes, so that the store and the table change in one order.
+// that publishes, rolls back, removes or follows other servers, so that the store and the table
+// change in one order.
 #include "sora/registry.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "adapters/registry_table.h"
+#include "adapters/registry_follow.h"
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "sora/tenant.h"
 
 struct sora_registry {
@@ -19,6 +21,7 @@ struct sora_registry {
     char *base_name;
     pthread_mutex_t mutex, change;
     pthread_cond_t loaded; // some load has ended
+    int64_t revision;      // of the shared catalog that the table knows; covered by `change`
     struct registry_table table;
     int64_t pin_count;
 };
@@ -27,7 +30,7 @@ struct sora_pin {
     struct registry_record *record;
     struct registry_blob *blob;
     const sora_adapter *adapter;
-    int32_t index, version;
+    int32_t version;
 };
 
 static void lock(sora_registry *registry)
@@ -88,6 +91,8 @@ sora_status sora_registry_create(sora_store *store, const struct sora_base *base
     sora_status status;
     if (!made->base_name)
         status = sora_fail(err, SORA_NO_MEMORY, "no memory for a registry");
+    else if (sora_store_is_shared(store))
+        status = sora_registry_follow(made, err);
     else
         status = fill_table(made, err);
     if (status != SORA_OK) {
@@ -190,8 +195,10 @@ static sora_status run_load(sora_registry *registry, struct registry_blob *blob,
         pthread_mutex_unlock(&registry->change);
     if (status == SORA_OK)
         registry_table_attach(&registry->table, blob, resident, load_ms);
-    // Missing although a version still names it: the store's fault, not an unknown adapter.
-    if (status == SORA_NOT_FOUND && blob->refs > blob->pins)
+    // Missing although a version still names it: the store's fault, not an unknown adapter; unless
+    // another server has removed it and this one is about to hear so.
+    if (status == SORA_NOT_FOUND && blob->refs > blob->pins &&
+        !sora_store_is_shared(registry->store))
         status = sora_fail_within(&load_err, SORA_IO, "the store has lost the file");
     blob->load = NULL;
     load->status = status;
@@ -267,10 +274,11 @@ static sora_status take_pin(sora_registry *registry, struct registry_record *rec
         return status;
     }
     record->requests++;
+    index = registry_table_find_version(record, version); // others may have come while it waited
     record->versions[index].in_flight++;
     record->versions[index].last_used_s = clock_unix_s();
     registry->pin_count++;
-    *pin = (struct sora_pin){record, blob, blob->resident->adapter, index, version};
+    *pin = (struct sora_pin){record, blob, blob->resident->adapter, version};
     return SORA_OK;
 }
 
@@ -310,7 +318,8 @@ void sora_registry_unpin(sora_registry *registry, sora_pin *pin)
     lock(registry);
     ASSERT(registry->pin_count > 0);
     registry->pin_count--;
-    pin->record->versions[pin->index].in_flight--;
+    int32_t index = registry_table_find_version(pin->record, pin->version);
+    pin->record->versions[index].in_flight--;
     registry_table_release(&registry->table, pin->record, pin->blob);
     unlock(registry);
     free(pin);
@@ -420,6 +429,80 @@ sora_status sora_registry_remove(sora_registry *registry, const char *name, size
         *freed_bytes += unlock(registry);
     }
     pthread_mutex_unlock(&registry->change);
+    return status;
+}
+
+// --- following other servers ---
+
+// `change` is held.
+static sora_status follow_name(sora_registry *registry, const char *name,
+                               const struct sora_store_entry *entries, int32_t entry_count,
+                               struct registry_gone *gone, struct sora_error *err)
+{
+    struct sora_error why;
+    char quoted[LOG_QUOTE_BYTES];
+    if (entry_count > 0 && check_name(registry, name, &why) != SORA_OK) {
+        log_warn("registry", "left_out", "why=%s", log_quote(quoted, why.text));
+        return SORA_OK;
+    }
+    lock(registry);
+    sora_status status =
+        registry_follow_name(&registry->table, name, entries, entry_count, gone, err);
+    unlock(registry);
+    return status;
+}
+
+static sora_status follow_all(sora_registry *registry, const struct sora_store_changes *changes,
+                              struct registry_gone *gone, struct sora_error *err)
+{
+    struct sora_store_name *others = NULL;
+    int32_t other_count = 0;
+    sora_status status = SORA_OK;
+    for (int32_t i = 0, at = 0; status == SORA_OK && i < changes->name_count; i++) {
+        const char *name = changes->names[i].text;
+        int32_t first = at;
+        while (at < changes->entry_count && strcmp(changes->entries[at].name, name) == 0)
+            at++;
+        status = follow_name(registry, name, changes->entries + first, at - first, gone, err);
+    }
+    if (status == SORA_OK && changes->full) {
+        lock(registry);
+        status = registry_follow_others(&registry->table, changes, &others, &other_count, err);
+        unlock(registry);
+    }
+    for (int32_t i = 0; status == SORA_OK && i < other_count; i++)
+        status = follow_name(registry, others[i].text, NULL, 0, gone, err);
+    free(others);
+    return status;
+}
+
+// `change` is held. Copies of files that neither a name nor a running request refers to.
+static void drop_copies(sora_registry *registry, const struct registry_gone *gone)
+{
+    for (int32_t i = 0; i < gone->count; i++) {
+        lock(registry);
+        bool used = registry_map_find(&registry->table.blobs, gone->items[i].text) != NULL;
+        unlock(registry);
+        if (!used)
+            sora_store_drop_copy(registry->store, gone->items[i].text);
+    }
+}
+
+sora_status sora_registry_follow(sora_registry *registry, struct sora_error *err)
+{
+    struct sora_store_changes changes = {.revision = 0};
+    struct registry_gone gone = {.count = 0};
+    pthread_mutex_lock(&registry->change);
+    sora_status status =
+        sora_store_read_changes(registry->store, registry->revision, &changes, err);
+    if (status == SORA_OK)
+        status = follow_all(registry, &changes, &gone, err);
+    if (status == SORA_OK)
+        registry->revision = changes.revision;
+    drop_copies(registry, &gone);
+    pthread_mutex_unlock(&registry->change);
+    free(gone.items);
+    sora_store_changes_free(&changes);
     return status;
 }
 

@@ -83,8 +83,10 @@ static sora_status find_or_add_record(struct registry_table *table, const char *
     return SORA_OK;
 }
 
+// In its place among the ascending: another server's version may be heard of after a later one.
 static sora_status add_version(struct registry_table *table, struct registry_record *record,
-                               const struct sora_store_entry *entry, struct sora_error *err)
+                               const struct sora_store_entry *entry, int32_t *index,
+                               struct sora_error *err)
 {
     struct registry_blob *blob = NULL;
     if (record->version_count == record->version_capacity) {
@@ -100,12 +102,18 @@ static sora_status add_version(struct registry_table *table, struct registry_rec
     if (status != SORA_OK)
         return status;
     blob->refs++;
-    record->versions[record->version_count++] = (struct registry_version){
+    int32_t at = record->version_count;
+    for (; at > 0 && record->versions[at - 1].version > entry->version; at--)
+        record->versions[at] = record->versions[at - 1];
+    record->version_count++;
+    record->active += record->active >= at;
+    record->versions[at] = (struct registry_version){
         .version = entry->version,
         .blob = blob,
         .bytes = entry->bytes,
         .created_s = entry->created_s,
     };
+    *index = at;
     return SORA_OK;
 }
 
@@ -150,12 +158,8 @@ sora_status registry_table_apply(struct registry_table *table, const struct sora
     if (status != SORA_OK)
         return status;
     *index = registry_table_find_version(*record, entry->version);
-    if (*index < 0) {
-        int32_t count = (*record)->version_count;
-        ASSERT(count == 0 || (*record)->versions[count - 1].version < entry->version);
-        status = add_version(table, *record, entry, err);
-        *index = count;
-    }
+    if (*index < 0)
+        status = add_version(table, *record, entry, index, err);
     if (status == SORA_OK && entry->active)
         set_active(table, *record, *index);
     // A name without versions must not stay behind.

@@ -129,7 +129,12 @@ sora_status api_error_from(struct api_error *error, enum api_origin origin,
     const char *code = NULL;
     enum api_code http = code_of(origin, cause->code, &code);
     const char *param = origin == API_FROM_MODEL ? "model" : NULL;
-    (void)api_error_set(error, http, code, param, "%s", cause->text);
+    // Where the database is and why it fails is for the operator's log.
+    const char *text = cause->code == SORA_UNAVAILABLE
+                           ? "the shared catalog of adapters cannot be reached now: adapters that "
+                             "are on this server are served, changes have to wait; try again"
+                           : cause->text;
+    (void)api_error_set(error, http, code, param, "%s", text);
     return cause->code;
 }
 

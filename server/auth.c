@@ -278,7 +278,9 @@ sora_status auth_start(const struct auth_options *options, struct auth **auth,
     if (options->key_file != NULL && (made->key_file = strdup(options->key_file)) == NULL)
         status = sora_fail(err, SORA_NO_MEMORY, "no memory for the API keys");
     if (status == SORA_OK)
-        status = sora_access_open(options->store_path, true, &made->access, err);
+        status = options->catalog_url != NULL
+                     ? sora_access_open_shared(options->catalog_url, true, &made->access, err)
+                     : sora_access_open(options->store_path, true, &made->access, err);
     // Before anything is read: what changes in between is seen at the first look.
     made->mark = look_at(made->key_file);
     if (status == SORA_OK)

@@ -29,8 +29,9 @@ struct auth_caller {
 
 struct auth_options {
     const char *store_path;
-    const char *key_file; // NULL: none
-    bool loopback;        // only this machine can reach the server
+    const char *catalog_url; // NULL: the store's own catalog
+    const char *key_file;    // NULL: none
+    bool loopback;           // only this machine can reach the server
     // When it is true, also set from a signal handler, everything is read anew at the next look.
     // Borrowed; NULL: nobody asks.
     atomic_bool *reload;

@@ -23,7 +23,7 @@
 #define AUDIT_DEFAULT 100 // records of one listing
 
 struct keys_args {
-    const char *action, *id, *store, *tenant, *name, *adapters;
+    const char *action, *id, *store, *catalog, *tenant, *name, *adapters;
     struct cli_list scope;
     double requests_per_minute, tokens_per_minute, concurrent_requests; // NOT_GIVEN: as it is
     const char *stored_bytes;
@@ -38,6 +38,9 @@ static const struct cli_option keys_options[] = {
     {"ACTION", 0, CLI_POSITIONAL, AT(action), "ACTION", NULL, 0, 0, true},
     {"[KEY_ID]", 0, CLI_POSITIONAL, AT(id), "KEY_ID", NULL, 0, 0, false},
     {"store", 0, CLI_TEXT, AT(store), "DIR", "The server's store (default ./sora-store)", 0, 0,
+     false},
+    {"catalog", 0, CLI_TEXT, AT(catalog), "URL",
+     "The servers' shared catalog, postgresql://USER@HOST/DATABASE, in place of --store", 0, 0,
      false},
     {.kind = CLI_HEADING, .doc = "make"},
     {"scope", 0, CLI_LIST, AT(scope), "infer|adapters|admin",
@@ -487,7 +490,10 @@ static int run_action(const char *program, size_t index, struct keys_args *args)
         args->scopes = SORA_SCOPE_INFER;
     if (args->limit == 0)
         args->limit = AUDIT_DEFAULT;
-    sora_status status = sora_access_open(args->store, actions[index].creates, &access, &err);
+    bool create = actions[index].creates;
+    sora_status status = args->catalog != NULL
+                             ? sora_access_open_shared(args->catalog, create, &access, &err)
+                             : sora_access_open(args->store, create, &access, &err);
     if (status == SORA_OK)
         status = actions[index].run(args, access, &err);
     sora_access_close(access);

@@ -47,6 +47,12 @@ static const struct cli_option options[] = {
      .offset = FIELD(config.store_path),
      .arg = "DIR",
      .doc = "Where adapters are kept (default ./sora-store)"},
+    {.name = "catalog",
+     .kind = CLI_TEXT,
+     .offset = FIELD(config.catalog_url),
+     .arg = "URL",
+     .doc = "A PostgreSQL that several servers share, postgresql://USER@HOST/DATABASE: names, keys "
+            "and files live there, --store keeps copies (default: a catalog in --store)"},
     {.name = "adapter",
      .kind = CLI_LIST,
      .offset = FIELD(adapters),

@@ -16,13 +16,29 @@ void routes_health(struct server *server, struct http_call *call, const char *na
     reply_text(call, "{\"status\":\"ok\"}");
 }
 
+// Ready also while the shared catalog is away: what is here is served.
+static void reply_ready(struct server *server, struct http_call *call)
+{
+    struct buf out;
+    buf_init(&out, 4096);
+    buf_text(&out, "{\"status\":\"ready\"");
+    if (server->replica != NULL) {
+        struct replica_state state = replica_get_state(server->replica);
+        buf_printf(&out, ",\"catalog\":{\"connected\":%s,\"away_seconds\":%lld}",
+                   state.connected ? "true" : "false", (long long)state.away_s);
+    }
+    buf_text(&out, "}");
+    http_reply_json(call, API_OK, &out);
+    buf_deinit(&out);
+}
+
 void routes_ready(struct server *server, struct http_call *call, const char *name)
 {
     (void)name;
     struct api_error error;
     int state = atomic_load(&server->state);
     if (state == SERVER_READY) {
-        reply_text(call, "{\"status\":\"ready\"}");
+        reply_ready(server, call);
         return;
     }
     bool starting = state == SERVER_STARTING;
@@ -58,6 +74,18 @@ static void encode_registry(struct server *server, struct buf *out)
                   (double)stats.evictions);
     encode_number(out, "sora_adapter_load_seconds_total", "counter", "Time spent loading adapters",
                   stats.load_seconds);
+}
+
+static void encode_catalog(struct server *server, struct buf *out)
+{
+    if (server->replica == NULL)
+        return;
+    struct replica_state state = replica_get_state(server->replica);
+    encode_number(out, "sora_catalog_connected", "gauge",
+                  "Whether the shared catalog can be reached; without it nothing can be changed",
+                  state.connected ? 1 : 0);
+    encode_number(out, "sora_catalog_disconnects_total", "counter",
+                  "Times the shared catalog was lost", (double)state.disconnects);
 }
 
 static void encode_adapter_counter(const struct sora_registry_card *cards, int32_t count,
@@ -146,6 +174,7 @@ void routes_metrics(struct server *server, struct http_call *call, const char *n
     // While the model is loading there is no registry to ask.
     if (atomic_load(&server->state) != SERVER_STARTING) {
         encode_registry(server, &out);
+        encode_catalog(server, &out);
         encode_adapters(server, &out);
         encode_vllm(server, &out);
     }

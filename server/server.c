@@ -42,6 +42,7 @@ sora_status server_open(const struct server_config *config, struct server **serv
     request_table_init(&made->requests);
     int32_t threads = http_threads(config);
     struct auth_options auth = {.store_path = config->store_path,
+                                .catalog_url = config->catalog_url,
                                 .key_file = config->api_key_file,
                                 .loopback = is_loopback(config->host),
                                 .reload = config->reload_keys};
@@ -165,16 +166,26 @@ static sora_status preload(struct server *server, const struct server_preload *i
     return SORA_OK;
 }
 
+static sora_status open_store(struct server *server, struct sora_error *err)
+{
+    const char *path = server->config.store_path, *url = server->config.catalog_url;
+    sora_status status = url != NULL ? sora_store_open_shared(path, url, &server->store, err)
+                                     : sora_store_open(path, &server->store, err);
+    if (status == SORA_OK)
+        status = sora_registry_create(server->store, &server->info->base, server->base_name,
+                                      &server->registry, err);
+    if (status == SORA_OK && url != NULL)
+        status = replica_start(server->store, server->registry, &server->replica, err);
+    return status;
+}
+
 sora_status server_load(struct server *server, struct sora_error *err)
 {
     sora_status status = load_model(server, err);
     if (status == SORA_OK)
         status = start_engine(server, err);
     if (status == SORA_OK)
-        status = sora_store_open(server->config.store_path, &server->store, err);
-    if (status == SORA_OK)
-        status = sora_registry_create(server->store, &server->info->base, server->base_name,
-                                      &server->registry, err);
+        status = open_store(server, err);
     for (int32_t i = 0; status == SORA_OK && i < server->config.preload_count; i++)
         status = preload(server, &server->config.preloads[i], err);
     if (status != SORA_OK)
@@ -211,6 +222,7 @@ void server_close(struct server *server)
     tls_server_close(server->tls);
     conn_watch_stop(server->watch);
     auth_stop(server->auth);
+    replica_stop(server->replica);
     engine_loop_destroy(server->loop);
     if (server->registry != NULL)
         sora_registry_destroy(server->registry);

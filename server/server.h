@@ -19,6 +19,7 @@
 #include "server/engine_loop.h"
 #include "server/http.h"
 #include "server/metrics.h"
+#include "server/replica.h"
 #include "server/request.h"
 #include "sora/engine.h"
 #include "sora/registry.h"
@@ -34,6 +35,7 @@ struct server_config {
     const char *model_path;
     const char *model_name; // NULL: the model's stem
     const char *store_path;
+    const char *catalog_url;               // NULL: the store's own catalog
     const char *api_key_file;              // NULL: the catalog's keys alone
     atomic_bool *reload_keys;              // as auth_options.reload
     const char *tls_certificate, *tls_key; // both or none: HTTPS
@@ -69,6 +71,7 @@ struct server {
     struct engine_loop *loop;
     sora_store *store;
     sora_registry *registry;
+    struct replica *replica; // NULL: the catalog is the store's own
 
     struct metrics metrics;
     struct request_table requests;

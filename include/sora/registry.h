@@ -49,6 +49,10 @@ SORA_CHECKED sora_status sora_registry_rollback(sora_registry *registry, const c
 SORA_CHECKED sora_status sora_registry_remove(sora_registry *registry, const char *name,
                                               size_t *freed_bytes, struct sora_error *err);
 
+// With a shared store: takes over what other servers have changed since the last call; a pin never
+// meets half of a change. Names that this base does not allow are left out, with a line in the log.
+SORA_CHECKED sora_status sora_registry_follow(sora_registry *registry, struct sora_error *err);
+
 // "name" (active version) or "name@version". SORA_NOT_FOUND when unknown. Loads when needed; a
 // second caller for the same version waits for that load.
 SORA_CHECKED sora_status sora_registry_pin(sora_registry *registry, const char *name,
