@@ -169,7 +169,7 @@ asan() {
 
 # The thread sanitizer needs only what runs on several threads.
 tsan_pattern='^test_(.*pool.*|.*queue.*|.*request.*|.*ring|engine_loop.*|.*_threads'
-tsan_pattern+='|conn_watch|auth)$'
+tsan_pattern+='|conn_watch|auth|catalog_shared)$'
 tsan() {
     local targets
     targets=$(find tests/unit -name 'test_*.c' -printf '%f\n' | sed 's/\.c$//' |

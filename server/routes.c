@@ -217,7 +217,7 @@ void routes_reply_status(struct http_call *call, enum api_origin origin,
     char quoted[LOG_QUOTE_BYTES];
     (void)api_error_from(&error, origin, cause);
     if (cause->code == SORA_UNAVAILABLE) { // the client is told less
-        log_warn("catalog", "refused", "id=%s error=%s", call->request_id,
+        log_info("catalog", "refused", "id=%s error=%s", call->request_id,
                  log_quote(quoted, cause->text));
         call->retry_after_s = SORA_CATALOG_RETRY_MS_MAX / 1000;
     }

@@ -62,10 +62,24 @@ void routes_reply_unknown(struct http_call *call, const char *name)
     http_reply_error(call, &error);
 }
 
+// Whether changes can be made: while the shared catalog is known to be away, they are refused at
+// once, before a body is read and without a wait for the database.
+static bool catalog_is_there(struct server *server, struct http_call *call)
+{
+    struct sora_error cause;
+    if (server->replica == NULL || replica_get_state(server->replica).connected)
+        return true;
+    (void)sora_fail(&cause, SORA_UNAVAILABLE, "the shared catalog is away");
+    routes_reply_status(call, API_FROM_ADAPTER, &cause);
+    return false;
+}
+
 bool routes_target(struct server *server, struct http_call *call, const char *name,
                    char stored[NAMES_BYTES])
 {
     struct api_error error;
+    if (!catalog_is_there(server, call))
+        return false;
     if (names_target(server->registry, &call->caller, name, stored, &error) == SORA_OK)
         return true;
     if (error.http == API_FORBIDDEN)
@@ -89,7 +103,11 @@ bool routes_settle_name(struct server *server, struct http_call *call, enum rout
         routes_reply_unknown(call, name);
         return false;
     }
-    if (use == ROUTE_READS || changeable)
+    if (use == ROUTE_READS)
+        return true;
+    if (!catalog_is_there(server, call))
+        return false;
+    if (changeable)
         return true;
     (void)api_error_set(&error, API_FORBIDDEN, "shared_adapter", "name",
                         "the adapter \"%s\" is shared by everyone: only an admin's key changes it",

@@ -34,8 +34,8 @@
 #define SORA_CATALOG_URL_BYTES_MAX 4096 // a connection URL with certificates' paths is under 1 KB
 #define SORA_CATALOG_PART_BYTES (4u << 20) // of an adapter's file in one row; one statement each
 #define SORA_CATALOG_CONNECT_S 5           // for one address
-#define SORA_CATALOG_STATEMENT_MS 20000    // the database gives a statement up after so long
-#define SORA_CATALOG_ANSWER_MS 25000       // and the connection is given up when it did not
+#define SORA_CATALOG_STATEMENT_MS 10000    // the database gives a statement up after so long
+#define SORA_CATALOG_ANSWER_MS 12000       // and the connection is given up when it did not
 #define SORA_CATALOG_RETRY_MS_MAX 2000     // between two tries to connect, at most
 #define SORA_CATALOG_LOOK_US 3000000       // looks for changes without having been told
 #define SORA_CATALOG_ORPHAN_S 3600         // a file that no version names is an upload cut off

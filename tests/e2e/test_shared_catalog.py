@@ -123,8 +123,9 @@ def test_rollbacks_and_deletions_reach_the_other(pair, tmp_path):
     # No copy is left anywhere, and a number is never given twice.
     for folder in ("one", "two"):
         within(2, lambda: not list((tmp_path / folder).rglob("*.safetensors")))
-    assert upload(one, "a", 1)["version"] == 3
-    within(1, lambda: digest_of(two, "a") == first["digest"])
+    again = upload(one, "a", 1)
+    assert again["version"] == 3
+    within(1, lambda: digest_of(two, "a") == again["digest"])
 
 
 def test_uploads_of_one_name_at_one_moment_get_versions_of_their_own(pair):
@@ -266,8 +267,8 @@ def test_a_killed_server_loses_nothing_it_acknowledged(tmp_path, catalog):
 
 def refused_start(tmp_path, url):
     started = time.monotonic()
-    run = run_cli("serve", "--model", TINY / "llama", "--store", tmp_path / "refused", "--port", "0",
-                  "--catalog", url, check=1)  # fmt: skip
+    run = run_cli("serve", "--model", TINY / "llama", "--store", tmp_path / "refused",
+                  "--port", "0", "--catalog", url, check=1)  # fmt: skip
     assert time.monotonic() - started < 20
     assert PASSWORD not in run.stdout + run.stderr
     return run.stderr
