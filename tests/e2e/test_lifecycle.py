@@ -146,8 +146,13 @@ def test_kill_9_among_hundreds_of_changes_loses_nothing_and_breaks_nothing(tmp_p
         for worker in workers:
             worker.check(server)
         with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+            begin = sum(w.acknowledged for w in workers)
             running = [pool.submit(w.run, server) for w in workers]
-            time.sleep(moments.uniform(0.1, 1.2))
+            # After so many changes, not after so long: machines and builds differ in speed.
+            wanted, deadline = begin + moments.randint(1, 70), time.monotonic() + 120
+            while sum(w.acknowledged for w in workers) < wanted and time.monotonic() < deadline:
+                time.sleep(0.001)
+            time.sleep(moments.uniform(0, 0.05))
             server.process.kill()
             for worker in running:
                 worker.result()
