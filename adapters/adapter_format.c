@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "adapters/adapter_load.h"
 #include "adapters/adapter_names.h"
 #include "adapters/adapter_plan.h"
 #include "base/arena.h"
@@ -41,19 +42,22 @@ static size_t packed_bytes(const struct adapter_plan *plan)
     return bytes;
 }
 
-// b [d_out, rank] to bt [rank, d_out], elements of 2 or 4 bytes; b may be unaligned.
+// b [d_out, rank] to bt [rank, d_out]; b may be unaligned. Read in order, written in `rank` rows.
+static inline void transpose_items(const uint8_t *b, size_t d_out, size_t rank, size_t item,
+                                   uint8_t *bt)
+{
+    for (size_t o = 0; o < d_out; o++)
+        for (size_t k = 0; k < rank; k++)
+            memcpy(bt + (k * d_out + o) * item, b + (o * rank + k) * item, item);
+}
+
+// Elements of 2 or 4 bytes: the compiler sees which.
 static void transpose(const uint8_t *b, int32_t d_out, int32_t rank, size_t item, uint8_t *bt)
 {
-    for (int32_t k = 0; k < rank; k++) {
-        for (int32_t o = 0; o < d_out; o++) {
-            const uint8_t *from = b + ((size_t)o * (size_t)rank + (size_t)k) * item;
-            uint8_t *to = bt + ((size_t)k * (size_t)d_out + (size_t)o) * item;
-            if (item == 4)
-                memcpy(to, from, 4);
-            else
-                memcpy(to, from, 2);
-        }
-    }
+    if (item == 4)
+        transpose_items(b, (size_t)d_out, (size_t)rank, 4, bt);
+    else
+        transpose_items(b, (size_t)d_out, (size_t)rank, 2, bt);
 }
 
 static void pack_pair(const struct adapter_pair *pair, struct sora_lora_module *module,
@@ -138,8 +142,35 @@ static sora_status build(const struct adapter_plan *plan, struct sora_adapter *a
     return SORA_OK;
 }
 
+sora_status adapter_measure(const void *bytes, size_t byte_count, const struct sora_base *base,
+                            size_t *packed, struct sora_error *err)
+{
+    struct safetensors *file = NULL;
+    sora_status status = safetensors_parse(bytes, byte_count, &file, err);
+    if (status != SORA_OK)
+        return status;
+    // Every tensor of a good file is packed, each by itself.
+    *packed =
+        aligned((size_t)base->layer_count * SORA_PROJ_COUNT * sizeof(struct sora_lora_module));
+    for (int32_t i = 0; i < safetensors_count(file); i++)
+        *packed += aligned(safetensors_at(file, i)->bytes);
+    safetensors_destroy(file);
+    return SORA_OK;
+}
+
 sora_status sora_adapter_parse(const void *bytes, size_t byte_count, const struct sora_base *base,
                                sora_adapter **adapter, struct sora_error *err)
+{
+    char digest[65];
+    *adapter = NULL;
+    sora_status status = sha256_of(bytes, byte_count, digest, err);
+    if (status == SORA_OK)
+        status = adapter_parse_known(bytes, byte_count, base, digest, adapter, err);
+    return status;
+}
+
+sora_status adapter_parse_known(const void *bytes, size_t byte_count, const struct sora_base *base,
+                                const char *digest, sora_adapter **adapter, struct sora_error *err)
 {
     struct adapter_plan plan;
     *adapter = NULL;
@@ -153,7 +184,7 @@ sora_status sora_adapter_parse(const void *bytes, size_t byte_count, const struc
         status = build(&plan, built, err);
     if (status == SORA_OK) {
         built->info.bytes = byte_count;
-        status = sha256_of(bytes, byte_count, built->info.digest, err);
+        memcpy(built->info.digest, digest, sizeof built->info.digest);
     }
     adapter_plan_deinit(&plan);
     if (status != SORA_OK) {

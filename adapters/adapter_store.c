@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Adapters on disk: blobs/<first two of the digest>/<digest>.safetensors and catalog.sqlite, under
-// a lock file that one process holds. A blob is on disk before the catalog names it, and goes after
-// the catalog has forgotten it; what a crash leaves in between is swept at the next open. With a
-// shared catalog the blobs are copies. Any thread may call; one mutex serialises changes and the
-// catalog.
+// a lock file that one process holds; incoming/ has uploads on their way. A blob is on disk before
+// the catalog names it, and goes after the catalog has forgotten it; what a crash leaves in between
+// is swept at the next open. With a shared catalog the blobs are copies. Any thread may call; one
+// mutex serialises changes and the catalog.
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -12,10 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "adapters/adapter_store.h"
+#include "adapters/store_upload.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -24,6 +26,13 @@
 
 #define BLOB_SUFFIX ".safetensors"
 #define DIGEST_BYTES 64
+
+// A blob to be: bytes in memory, or a file that holds them.
+struct blob_source {
+    const void *bytes;
+    size_t byte_count;
+    sora_upload *upload; // NULL: none
+};
 
 sora_status sora_store_check_name(const char *name, struct sora_error *err)
 {
@@ -111,17 +120,28 @@ static int compare_digests(const void *a, const void *b)
     return strcmp(left->digest, right->digest);
 }
 
-// Removes blobs without a name and half-written ones; leaves alone what is not the store's.
-static void sweep_folder(const char *path, const struct sora_store_entry *entries,
-                         int32_t entry_count)
+static size_t file_bytes(int folder_fd, const char *name)
 {
+    struct stat info;
+    return fstatat(folder_fd, name, &info, 0) == 0 ? (size_t)info.st_size : 0;
+}
+
+// Removes blobs without a name and half-written ones; leaves alone what is not the store's. Returns
+// the bytes of the blobs that stay.
+static size_t sweep_folder(const char *path, const struct sora_store_entry *entries,
+                           int32_t entry_count)
+{
+    size_t bytes = 0;
     DIR *dir = opendir(path);
     if (!dir)
-        return;
+        return 0;
     for (struct dirent *item; (item = readdir(dir));) {
         bool ours = strspn(item->d_name, "0123456789abcdef") == DIGEST_BYTES &&
                     strncmp(item->d_name + DIGEST_BYTES, BLOB_SUFFIX, strlen(BLOB_SUFFIX)) == 0;
-        if (!ours || is_live(entries, entry_count, item->d_name))
+        bool live = ours && is_live(entries, entry_count, item->d_name);
+        if (live)
+            bytes += file_bytes(dirfd(dir), item->d_name);
+        if (!ours || live)
             continue;
         if (unlinkat(dirfd(dir), item->d_name, 0) == 0)
             log_info("store", "swept", "file=%s/%s", path, item->d_name);
@@ -129,6 +149,7 @@ static void sweep_folder(const char *path, const struct sora_store_entry *entrie
             log_warn("store", "sweep_failed", "file=%s/%s errno=%d", path, item->d_name, errno);
     }
     closedir(dir);
+    return bytes;
 }
 
 static sora_status sweep(sora_store *store, struct sora_error *err)
@@ -146,10 +167,11 @@ static sora_status sweep(sora_store *store, struct sora_error *err)
         snprintf(digest, sizeof digest, "%02x", (unsigned)i);
         char *folder = blob_folder(store, digest);
         if (folder)
-            sweep_folder(folder, entries, entry_count);
+            store->blob_bytes += sweep_folder(folder, entries, entry_count);
         free(folder);
     }
     free(entries);
+    store_upload_sweep(store->folder);
     return SORA_OK;
 }
 
@@ -249,8 +271,9 @@ static bool blob_is(const char *path, const void *bytes, size_t byte_count)
     return same;
 }
 
-sora_status store_write_blob(const sora_store *store, const char *path, const char *digest,
-                             const void *bytes, size_t byte_count, struct sora_error *err)
+// Makes the folder if it must, and the file, from the bytes or of the file that has them.
+static sora_status write_blob(const sora_store *store, const char *path, const char *digest,
+                              const struct blob_source *from, struct sora_error *err)
 {
     sora_status status = SORA_OK;
     char *folder = blob_folder(store, digest);
@@ -261,23 +284,60 @@ sora_status store_write_blob(const sora_store *store, const char *path, const ch
         if (status == SORA_OK)
             status = file_sync_folder(store->blobs, err);
     }
-    if (status == SORA_OK)
-        status = file_write_atomic(path, bytes, byte_count, err);
+    if (status == SORA_OK && from->upload)
+        status = store_upload_move(from->upload, path, err);
+    else if (status == SORA_OK)
+        status = file_write_atomic(path, from->bytes, from->byte_count, err);
     if (status == SORA_NOT_FOUND)
         status = sora_fail_within(err, SORA_IO, "the store's folder is gone");
     free(folder);
     return status;
 }
 
-size_t store_delete_blob(const sora_store *store, const char *digest)
+size_t store_delete_blob(sora_store *store, const char *digest)
 {
-    struct stat info;
     char *path = store_blob_path(store, digest);
-    size_t bytes = 0;
-    if (path && stat(path, &info) == 0 && unlink(path) == 0)
-        bytes = (size_t)info.st_size;
+    size_t bytes = path ? file_bytes(AT_FDCWD, path) : 0;
+    if (!path || unlink(path) != 0)
+        bytes = 0;
+    size_t before = store->blob_bytes;
+    store->blob_bytes -= bytes < before ? bytes : before;
     free(path);
     return bytes;
+}
+
+// Room for a file in the place of one of old_bytes.
+static sora_status check_limit(const sora_store *store, size_t old_bytes, size_t byte_count,
+                               struct sora_error *err)
+{
+    size_t used = store->blob_bytes - old_bytes, most = store->blob_bytes_max;
+    if (most == 0 || (byte_count <= most && used <= most - byte_count))
+        return SORA_OK;
+    return sora_fail(
+        err, SORA_FULL,
+        "the store holds %zu bytes of the %zu it may hold (--store-limit): %zu more do "
+        "not fit",
+        used, most, byte_count);
+}
+
+static sora_status add_blob(sora_store *store, const char *path, const char *digest,
+                            const struct blob_source *from, struct sora_error *err)
+{
+    if (blob_is(path, from->bytes, from->byte_count))
+        return SORA_OK;
+    size_t old_bytes = file_bytes(AT_FDCWD, path); // of a damaged one
+    sora_status status = check_limit(store, old_bytes, from->byte_count, err);
+    if (status == SORA_OK)
+        status = write_blob(store, path, digest, from, err);
+    store->blob_bytes += file_bytes(AT_FDCWD, path) - old_bytes; // also of a failure half-way
+    return status;
+}
+
+sora_status store_write_blob(sora_store *store, const char *path, const char *digest,
+                             const void *bytes, size_t byte_count, struct sora_error *err)
+{
+    struct blob_source from = {bytes, byte_count, NULL};
+    return add_blob(store, path, digest, &from, err);
 }
 
 static void delete_if_unused(sora_store *store, const char *digest)
@@ -288,34 +348,86 @@ static void delete_if_unused(sora_store *store, const char *digest)
         store_delete_blob(store, digest);
 }
 
+static sora_status put_blob(sora_store *store, const struct catalog_put *put,
+                            const struct blob_source *from, struct sora_store_entry *entry,
+                            bool *created, struct sora_error *err)
+{
+    *created = false;
+    sora_status status = sora_tenant_check_stored(put->name, err);
+    if (status != SORA_OK)
+        return status;
+    if (!is_digest(put->digest))
+        return sora_fail(err, SORA_MALFORMED, "digest \"%.80s\" is not a SHA-256", put->digest);
+    if (put->bytes > SORA_ADAPTER_BYTES_MAX)
+        return sora_fail(err, SORA_LIMIT, "%zu bytes exceed the limit of %u for an adapter",
+                         put->bytes, SORA_ADAPTER_BYTES_MAX);
+    char *path = store_blob_path(store, put->digest);
+    if (!path)
+        return sora_fail(err, SORA_NO_MEMORY, "no memory for the path of a blob");
+    pthread_mutex_lock(&store->mutex);
+    status = add_blob(store, path, put->digest, from, err);
+    if (status == SORA_OK)
+        status = store->catalog->ops->put(store->catalog, put, entry, created, err);
+    if (status != SORA_OK)
+        delete_if_unused(store, put->digest);
+    pthread_mutex_unlock(&store->mutex);
+    free(path);
+    return status;
+}
+
 sora_status sora_store_put(sora_store *store, const char *name, const void *bytes,
                            size_t byte_count, const char *digest, const char *if_match,
                            bool activate, struct sora_store_entry *entry, bool *created,
                            struct sora_error *err)
 {
     struct catalog_put put = {name, digest, if_match, bytes, byte_count, clock_unix_s(), activate};
-    *created = false;
-    sora_status status = sora_tenant_check_stored(name, err);
-    if (status != SORA_OK)
-        return status;
-    if (!is_digest(digest))
-        return sora_fail(err, SORA_MALFORMED, "digest \"%.80s\" is not a SHA-256", digest);
-    if (byte_count > SORA_ADAPTER_BYTES_MAX)
-        return sora_fail(err, SORA_LIMIT, "%zu bytes exceed the limit of %u for an adapter",
-                         byte_count, SORA_ADAPTER_BYTES_MAX);
-    char *path = store_blob_path(store, digest);
-    if (!path)
-        return sora_fail(err, SORA_NO_MEMORY, "no memory for the path of a blob");
+    struct blob_source from = {bytes, byte_count, NULL};
+    return put_blob(store, &put, &from, entry, created, err);
+}
+
+sora_status sora_store_put_upload(sora_store *store, const char *name, sora_upload *upload,
+                                  const char *if_match, bool activate,
+                                  struct sora_store_entry *entry, bool *created,
+                                  struct sora_error *err)
+{
+    struct blob_source from = {.upload = upload};
+    from.bytes = sora_upload_bytes(upload, &from.byte_count);
+    struct catalog_put put = {
+        name,    sora_upload_digest(upload), if_match, from.bytes, from.byte_count, clock_unix_s(),
+        activate};
+    return put_blob(store, &put, &from, entry, created, err);
+}
+
+void sora_store_set_limit(sora_store *store, size_t bytes_max)
+{
     pthread_mutex_lock(&store->mutex);
-    if (!blob_is(path, bytes, byte_count))
-        status = store_write_blob(store, path, digest, bytes, byte_count, err);
-    if (status == SORA_OK)
-        status = store->catalog->ops->put(store->catalog, &put, entry, created, err);
-    if (status != SORA_OK)
-        delete_if_unused(store, digest);
+    store->blob_bytes_max = bytes_max;
     pthread_mutex_unlock(&store->mutex);
-    free(path);
-    return status;
+}
+
+void sora_store_usage(sora_store *store, size_t *bytes, size_t *bytes_max)
+{
+    pthread_mutex_lock(&store->mutex);
+    *bytes = store->blob_bytes;
+    *bytes_max = store->blob_bytes_max;
+    pthread_mutex_unlock(&store->mutex);
+}
+
+const char *store_folder(const sora_store *store)
+{
+    return store->folder;
+}
+
+sora_status store_check_size(sora_store *store, size_t byte_count, struct sora_error *err)
+{
+    size_t used, most;
+    sora_store_usage(store, &used, &most);
+    if (most == 0 || byte_count <= most)
+        return SORA_OK;
+    return sora_fail(err, SORA_FULL,
+                     "%zu bytes are more than the %zu that the store may hold in all "
+                     "(--store-limit)",
+                     byte_count, most);
 }
 
 sora_status sora_store_activate(sora_store *store, const char *name, int32_t version,
@@ -324,6 +436,14 @@ sora_status sora_store_activate(sora_store *store, const char *name, int32_t ver
     memset(entry, 0, sizeof *entry);
     pthread_mutex_lock(&store->mutex);
     sora_status status = store->catalog->ops->activate(store->catalog, name, version, entry, err);
+    pthread_mutex_unlock(&store->mutex);
+    return status;
+}
+
+sora_status sora_store_pin(sora_store *store, const char *name, bool pinned, struct sora_error *err)
+{
+    pthread_mutex_lock(&store->mutex);
+    sora_status status = store->catalog->ops->pin(store->catalog, name, pinned, err);
     pthread_mutex_unlock(&store->mutex);
     return status;
 }
@@ -355,23 +475,41 @@ sora_status sora_store_list(sora_store *store, const char *name, struct sora_sto
     return status;
 }
 
+// The path of a digest's file, malloc'ed; NULL, with the failure, when it is no digest.
+static char *known_path(const sora_store *store, const char *digest, struct sora_error *err)
+{
+    if (!is_digest(digest)) {
+        (void)sora_fail(err, SORA_MALFORMED, "digest \"%.80s\" is not a SHA-256", digest);
+        return NULL;
+    }
+    char *path = store_blob_path(store, digest);
+    if (!path)
+        (void)sora_fail(err, SORA_NO_MEMORY, "no memory for the path of a blob");
+    return path;
+}
+
+static sora_status check_digest(const char *path, const char *digest, const void *bytes,
+                                size_t byte_count, struct sora_error *err)
+{
+    char found[DIGEST_BYTES + 1];
+    sora_status status = sha256_of(bytes, byte_count, found, err);
+    if (status == SORA_OK && strcmp(found, digest) != 0)
+        status = sora_fail(err, SORA_IO, "%s is damaged: its digest is %s", path, found);
+    return status;
+}
+
 sora_status store_read_copy(const sora_store *store, const char *digest, uint8_t **bytes,
                             size_t *byte_count, struct sora_error *err)
 {
-    char found[DIGEST_BYTES + 1];
     char *data = NULL;
     *bytes = NULL;
     *byte_count = 0;
-    if (!is_digest(digest))
-        return sora_fail(err, SORA_MALFORMED, "digest \"%.80s\" is not a SHA-256", digest);
-    char *path = store_blob_path(store, digest);
+    char *path = known_path(store, digest, err);
     if (!path)
-        return sora_fail(err, SORA_NO_MEMORY, "no memory for the path of a blob");
+        return is_digest(digest) ? SORA_NO_MEMORY : SORA_MALFORMED;
     sora_status status = file_read(path, SORA_ADAPTER_BYTES_MAX, &data, byte_count, err);
     if (status == SORA_OK)
-        status = sha256_of(data, *byte_count, found, err);
-    if (status == SORA_OK && strcmp(found, digest) != 0)
-        status = sora_fail(err, SORA_IO, "%s is damaged: its digest is %s", path, found);
+        status = check_digest(path, digest, data, *byte_count, err);
     free(path);
     if (status != SORA_OK) {
         free(data);
@@ -389,4 +527,59 @@ sora_status sora_store_read(sora_store *store, const char *digest, uint8_t **byt
     if ((status == SORA_NOT_FOUND || status == SORA_IO) && sora_store_is_shared(store))
         status = store_bring(store, digest, bytes, byte_count, err);
     return status;
+}
+
+static sora_status map_copy(const sora_store *store, const char *digest, struct file_map *map,
+                            struct sora_error *err)
+{
+    *map = (struct file_map){NULL, 0};
+    char *path = known_path(store, digest, err);
+    if (!path)
+        return is_digest(digest) ? SORA_NO_MEMORY : SORA_MALFORMED;
+    sora_status status = file_map_open(path, map, err);
+    if (status == SORA_OK)
+        status = check_digest(path, digest, map->data, map->bytes, err);
+    if (status != SORA_OK)
+        file_map_close(map);
+    free(path);
+    return status;
+}
+
+// A file that was brought, but for whose copy there may be no room: in memory that unmaps alike.
+static sora_status map_brought(sora_store *store, const char *digest, struct file_map *map,
+                               struct sora_error *err)
+{
+    uint8_t *bytes = NULL;
+    size_t byte_count = 0;
+    sora_status status = store_bring(store, digest, &bytes, &byte_count, err);
+    if (status != SORA_OK)
+        return status;
+    if (map_copy(store, digest, map, NULL) != SORA_OK) {
+        void *memory =
+            mmap(NULL, byte_count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory == MAP_FAILED)
+            status = sora_fail(err, SORA_NO_MEMORY, "no memory for %zu bytes", byte_count);
+        else
+            *map = (struct file_map){memcpy(memory, bytes, byte_count), byte_count};
+    }
+    free(bytes);
+    return status;
+}
+
+sora_status sora_store_map(sora_store *store, const char *digest, const uint8_t **bytes,
+                           size_t *byte_count, struct sora_error *err)
+{
+    struct file_map map;
+    sora_status status = map_copy(store, digest, &map, err);
+    if ((status == SORA_NOT_FOUND || status == SORA_IO) && sora_store_is_shared(store))
+        status = map_brought(store, digest, &map, err);
+    *bytes = map.data;
+    *byte_count = map.bytes;
+    return status;
+}
+
+void sora_store_unmap(const uint8_t *bytes, size_t byte_count)
+{
+    struct file_map map = {bytes, byte_count};
+    file_map_close(&map);
 }

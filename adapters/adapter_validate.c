@@ -188,25 +188,54 @@ static sora_status check_pair_shapes(struct adapter_pair *pair, int64_t d_in, in
     return SORA_OK;
 }
 
+#define FINITE_BLOCK 1024 // elements looked at together, without a branch
+
 // Bit patterns whose exponent is all ones, 16 or 32 bits wide: NaN and infinity.
-static int64_t find_bad_16(const uint8_t *data, size_t count, uint16_t exponent)
+static bool any_bad_16(const uint8_t *data, size_t count, uint16_t exponent)
 {
+    uint16_t bad = 0;
     for (size_t i = 0; i < count; i++) {
         uint16_t bits;
         memcpy(&bits, data + 2 * i, sizeof bits);
-        if ((bits & exponent) == exponent)
-            return (int64_t)i;
+        bad |= (uint16_t)((bits & exponent) == exponent);
+    }
+    return bad != 0;
+}
+
+static bool any_bad_32(const uint8_t *data, size_t count)
+{
+    uint32_t bad = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, data + 4 * i, sizeof bits);
+        bad |= (uint32_t)((bits & 0x7f800000u) == 0x7f800000u);
+    }
+    return bad != 0;
+}
+
+// The index of the first one, or -1: by blocks, then within the block that has it.
+static int64_t find_bad_16(const uint8_t *data, size_t count, uint16_t exponent)
+{
+    for (size_t at = 0, block; at < count; at += block) {
+        block = count - at < FINITE_BLOCK ? count - at : FINITE_BLOCK;
+        if (!any_bad_16(data + 2 * at, block, exponent))
+            continue;
+        while (!any_bad_16(data + 2 * at, 1, exponent))
+            at++;
+        return (int64_t)at;
     }
     return -1;
 }
 
 static int64_t find_bad_32(const uint8_t *data, size_t count)
 {
-    for (size_t i = 0; i < count; i++) {
-        uint32_t bits;
-        memcpy(&bits, data + 4 * i, sizeof bits);
-        if ((bits & 0x7f800000u) == 0x7f800000u)
-            return (int64_t)i;
+    for (size_t at = 0, block; at < count; at += block) {
+        block = count - at < FINITE_BLOCK ? count - at : FINITE_BLOCK;
+        if (!any_bad_32(data + 4 * at, block))
+            continue;
+        while (!any_bad_32(data + 4 * at, 1))
+            at++;
+        return (int64_t)at;
     }
     return -1;
 }

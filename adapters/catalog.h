@@ -41,6 +41,9 @@ struct catalog_ops {
                        struct sora_store_entry *entry, bool *created, struct sora_error *err);
     sora_status (*activate)(struct catalog *catalog, const char *name, int32_t version,
                             struct sora_store_entry *entry, struct sora_error *err);
+    // Of the name, not of a version; a name that is removed is not pinned any more.
+    sora_status (*pin)(struct catalog *catalog, const char *name, bool pinned,
+                       struct sora_error *err);
     // *orphans (malloc'ed): digests that no version of any name has any more.
     sora_status (*remove)(struct catalog *catalog, const char *name,
                           struct catalog_digest **orphans, int32_t *orphan_count,

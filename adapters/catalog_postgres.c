@@ -33,6 +33,7 @@ sora_status catalog_postgres_open(const char *url, bool create, struct catalog *
         .close = close_catalog,
         .put = catalog_postgres_put,
         .activate = catalog_postgres_activate,
+        .pin = catalog_postgres_pin,
         .remove = catalog_postgres_remove,
         .list = catalog_postgres_list,
         .uses = catalog_postgres_uses,

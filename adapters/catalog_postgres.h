@@ -109,8 +109,9 @@ SORA_CHECKED sora_status catalog_postgres_listen(struct catalog_postgres *c,
 
 // --- catalog_postgres_names.c ---
 
-#define CATALOG_POSTGRES_ENTRY_COLUMNS                                               \
-    "SELECT v.name, v.version, v.digest, v.bytes, v.created_s, v.version = a.active" \
+#define CATALOG_POSTGRES_ENTRY_COLUMNS                                                \
+    "SELECT v.name, v.version, v.digest, v.bytes, v.created_s, v.version = a.active," \
+    " a.pinned"                                                                       \
     " FROM sora_version v JOIN sora_adapter a ON a.name = v.name"
 void catalog_postgres_read_entry(const PGresult *result, int row, void *out); // sora_store_entry
 
@@ -119,6 +120,8 @@ sora_status catalog_postgres_put(struct catalog *catalog, const struct catalog_p
                                  struct sora_error *err);
 sora_status catalog_postgres_activate(struct catalog *catalog, const char *name, int32_t version,
                                       struct sora_store_entry *entry, struct sora_error *err);
+sora_status catalog_postgres_pin(struct catalog *catalog, const char *name, bool pinned,
+                                 struct sora_error *err);
 sora_status catalog_postgres_remove(struct catalog *catalog, const char *name,
                                     struct catalog_digest **orphans, int32_t *orphan_count,
                                     struct sora_error *err);

@@ -18,6 +18,7 @@ void catalog_postgres_read_entry(const PGresult *result, int row, void *out)
     entry->bytes = (size_t)catalog_postgres_int(result, row, 3);
     entry->created_s = catalog_postgres_int(result, row, 4);
     entry->active = catalog_postgres_bool(result, row, 5);
+    entry->pinned = catalog_postgres_bool(result, row, 6);
 }
 
 // The one row of an entry query; *found false when there is none. Takes the result of the query on.
@@ -225,6 +226,27 @@ sora_status catalog_postgres_activate(struct catalog *catalog, const char *name,
     return status;
 }
 
+sora_status catalog_postgres_pin(struct catalog *catalog, const char *name, bool pinned,
+                                 struct sora_error *err)
+{
+    struct catalog_postgres *c = catalog_postgres_of(catalog);
+    int64_t there = 0;
+    sora_status status = catalog_postgres_begin(c, err);
+    if (status != SORA_OK)
+        return status;
+    status = catalog_postgres_number(
+        c, 0, &there, err, "SELECT 1 FROM sora_version WHERE name = $1 LIMIT 1", "t", name);
+    if (status == SORA_OK && there == 0)
+        status = sora_fail(err, SORA_NOT_FOUND, "no adapter named \"%s\"", name);
+    if (status == SORA_OK)
+        status = catalog_postgres_change(
+            c, err, "UPDATE sora_adapter SET pinned = ($2 <> 0) WHERE name = $1", "tn", name,
+            (int64_t)pinned);
+    if (status == SORA_OK)
+        status = note_change(c, name, err);
+    return catalog_postgres_finish(c, status, err);
+}
+
 static void read_digest(const PGresult *result, int row, void *out)
 {
     struct catalog_digest *digest = out;
@@ -288,7 +310,9 @@ sora_status catalog_postgres_remove(struct catalog *catalog, const char *name,
         return status;
     status = delete_versions(c, name, &rows, orphan_count, err);
     if (status == SORA_OK)
-        status = set_active(c, name, 0, err);
+        status = catalog_postgres_change(
+            c, err, "UPDATE sora_adapter SET active = 0, pinned = false WHERE name = $1", "t",
+            name);
     if (status == SORA_OK)
         status = sweep_orphans(c, rows, *orphan_count, err);
     if (status == SORA_OK)

@@ -2,7 +2,7 @@
 // The tables of a PostgreSQL catalog and their version. One thread at a time.
 #include "adapters/catalog_postgres.h"
 
-#define SCHEMA_VERSION 1
+#define SCHEMA_VERSION 2
 #define LOCK_KEY 7020861 // of the advisory lock under which tables are made
 
 // Names are compared by their bytes, as everywhere else. next_version stays when a name is removed,
@@ -45,12 +45,28 @@ static const char schema[] =
     " EXECUTE FUNCTION sora_audit_stays();"
     "INSERT INTO sora_schema VALUES (1, gen_random_uuid()::text);";
 
+// Version 2: whether the name's active version is to stay in memory.
+static const char pinned_schema[] =
+    "ALTER TABLE sora_adapter ADD COLUMN pinned boolean NOT NULL DEFAULT false;"
+    "UPDATE sora_schema SET version = 2;";
+
 static sora_status has_tables(struct catalog_postgres *c, bool *there, struct sora_error *err)
 {
     int64_t number = 0;
     sora_status status = catalog_postgres_number(
         c, 0, &number, err, "SELECT (to_regclass('sora_schema') IS NOT NULL)::integer", "");
     *there = number != 0;
+    return status;
+}
+
+// Within make_tables: brings older tables up to what this program knows.
+static sora_status upgrade(struct catalog_postgres *c, struct sora_error *err)
+{
+    int64_t version = 0;
+    sora_status status =
+        catalog_postgres_number(c, 0, &version, err, "SELECT version FROM sora_schema", "");
+    if (status == SORA_OK && version == 1)
+        status = catalog_postgres_run(c, pinned_schema, NULL, err);
     return status;
 }
 
@@ -66,6 +82,8 @@ static sora_status make_tables(struct catalog_postgres *c, struct sora_error *er
         status = has_tables(c, &there, err);
     if (status == SORA_OK && !there)
         status = catalog_postgres_run(c, schema, NULL, err);
+    if (status == SORA_OK)
+        status = upgrade(c, err);
     status = catalog_postgres_finish(c, status, err);
     return status == SORA_OK ? status : sora_fail_within(err, status, "cannot create the tables");
 }
@@ -73,11 +91,16 @@ static sora_status make_tables(struct catalog_postgres *c, struct sora_error *er
 sora_status catalog_postgres_prepare(struct catalog_postgres *c, struct sora_error *err)
 {
     bool there = false;
+    int64_t version = 0;
     PGresult *result = NULL;
     sora_status status = has_tables(c, &there, err);
     if (status == SORA_OK && !there && !c->create)
         return sora_fail(err, SORA_NOT_FOUND, "catalog %s: there is no catalog here", c->shown);
-    if (status == SORA_OK && !there)
+    if (status == SORA_OK && there)
+        status = catalog_postgres_number(c, 0, &version, err,
+                                         "SELECT max(version) FROM sora_schema", "");
+    // Whoever only makes keys leaves the tables as they are.
+    if (status == SORA_OK && c->create && version < SCHEMA_VERSION)
         status = make_tables(c, err);
     if (status == SORA_OK)
         status = catalog_postgres_query(c, &result, err,

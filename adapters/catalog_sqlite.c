@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SCHEMA_VERSION 2
+#define SCHEMA_VERSION 3
 #define BUSY_MS 10000 // `keys`, another connection, holds the file for a moment
 
 // next_version stays when a name is removed, so that a number never means two adapters.
@@ -19,8 +19,12 @@ static const char schema[] =
     " WITHOUT ROWID;"
     "CREATE INDEX version_digest ON version (digest);";
 
-#define ENTRY_COLUMNS                                                                \
-    "SELECT v.name, v.version, v.digest, v.bytes, v.created_s, v.version = a.active" \
+// Version 3: whether the name's active version is to stay in memory.
+static const char pinned_schema[] =
+    "ALTER TABLE adapter ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0;";
+
+#define ENTRY_COLUMNS                                                                          \
+    "SELECT v.name, v.version, v.digest, v.bytes, v.created_s, v.version = a.active, a.pinned" \
     " FROM version v JOIN adapter a ON a.name = v.name"
 
 sora_status catalog_sqlite_fail(const struct catalog_sqlite *c, const char *what,
@@ -119,6 +123,7 @@ static void read_entry(sqlite3_stmt *stmt, struct sora_store_entry *entry)
     entry->bytes = (size_t)sqlite3_column_int64(stmt, 3);
     entry->created_s = sqlite3_column_int64(stmt, 4);
     entry->active = sqlite3_column_int(stmt, 5) != 0;
+    entry->pinned = sqlite3_column_int(stmt, 6) != 0;
 }
 
 // The one row of an entry query; *found false when there is none.
@@ -199,15 +204,34 @@ static sora_status check_if_match(struct catalog_sqlite *c, const struct catalog
     return SORA_OK;
 }
 
+// Names are counted once: the next ones must not cost more the more there are. Only the process
+// that holds the store's lock adds and removes names.
+static sora_status count_names(struct catalog_sqlite *c, struct sora_error *err)
+{
+    if (c->names_known)
+        return SORA_OK;
+    sora_status status =
+        find_number(c, "SELECT count(DISTINCT name) FROM version", NULL, 0, &c->name_count, err);
+    c->names_known = status == SORA_OK;
+    return status;
+}
+
+// A change that failed may have been counted.
+static sora_status keep_count(struct catalog_sqlite *c, sora_status status)
+{
+    c->names_known = c->names_known && status == SORA_OK;
+    return status;
+}
+
 static sora_status check_room(struct catalog_sqlite *c, const char *name, struct sora_error *err)
 {
-    int64_t versions, names;
+    int64_t versions;
     sora_status status =
-        find_number(c, "SELECT count(*) FROM version WHERE name = ?1", name, 0, &versions, err);
+        find_number(c, "SELECT 1 FROM version WHERE name = ?1 LIMIT 1", name, 0, &versions, err);
     if (status != SORA_OK || versions > 0)
         return status;
-    status = find_number(c, "SELECT count(DISTINCT name) FROM version", NULL, 0, &names, err);
-    if (status == SORA_OK && names >= SORA_ADAPTER_COUNT_MAX)
+    status = count_names(c, err);
+    if (status == SORA_OK && c->name_count >= SORA_ADAPTER_COUNT_MAX)
         return sora_fail(err, SORA_LIMIT, "the store holds %d adapters, its limit",
                          SORA_ADAPTER_COUNT_MAX);
     return status;
@@ -271,6 +295,8 @@ static sora_status put_inside(struct catalog_sqlite *c, const struct catalog_put
         status = set_active(c, put->name, version, err);
     if (status == SORA_OK)
         status = find_version(c, put->name, version, entry, err);
+    if (status == SORA_OK && !found)
+        c->name_count++;
     return status;
 }
 
@@ -283,7 +309,7 @@ static sora_status put(struct catalog *catalog, const struct catalog_put *what,
     sora_status status = catalog_sqlite_begin(c, err);
     if (status != SORA_OK)
         return status;
-    return catalog_sqlite_finish(c, put_inside(c, what, entry, created, err), err);
+    return keep_count(c, catalog_sqlite_finish(c, put_inside(c, what, entry, created, err), err));
 }
 
 static sora_status activate(struct catalog *catalog, const char *name, int32_t version,
@@ -299,6 +325,21 @@ static sora_status activate(struct catalog *catalog, const char *name, int32_t v
     status = catalog_sqlite_finish(c, status, err);
     entry->active = true;
     return status;
+}
+
+static sora_status pin(struct catalog *catalog, const char *name, bool pinned,
+                       struct sora_error *err)
+{
+    static const char sql[] = "UPDATE adapter SET pinned = ?3 WHERE name = ?1 AND EXISTS"
+                              " (SELECT 1 FROM version WHERE name = ?1)";
+    struct catalog_sqlite *c = catalog_sqlite_of(catalog);
+    sora_status status = catalog_sqlite_begin(c, err);
+    if (status != SORA_OK)
+        return status;
+    status = change(c, sql, name, NULL, pinned, err);
+    if (status == SORA_OK && sqlite3_changes(c->db) == 0)
+        status = sora_fail(err, SORA_NOT_FOUND, "no adapter named \"%s\"", name);
+    return catalog_sqlite_finish(c, status, err);
 }
 
 // Rows of a query into a malloc'ed array that read_row fills.
@@ -351,6 +392,15 @@ static void read_digest_row(sqlite3_stmt *stmt, void *row)
     catalog_sqlite_text(stmt, 0, digest->text, sizeof digest->text);
 }
 
+// A name without versions: it is not active and not pinned, but its next version is known.
+static sora_status forget_adapter(struct catalog_sqlite *c, const char *name,
+                                  struct sora_error *err)
+{
+    c->name_count--;
+    return change(c, "UPDATE adapter SET active = 0, pinned = 0 WHERE name = ?1", name, NULL, 0,
+                  err);
+}
+
 static sora_status remove_name(struct catalog *catalog, const char *name,
                                struct catalog_digest **orphans, int32_t *orphan_count,
                                struct sora_error *err)
@@ -371,8 +421,8 @@ static sora_status remove_name(struct catalog *catalog, const char *name,
     if (status == SORA_OK && sqlite3_changes(c->db) == 0)
         status = sora_fail(err, SORA_NOT_FOUND, "no adapter named \"%s\"", name);
     if (status == SORA_OK)
-        status = set_active(c, name, 0, err);
-    status = catalog_sqlite_finish(c, status, err);
+        status = forget_adapter(c, name, err);
+    status = keep_count(c, catalog_sqlite_finish(c, status, err));
     if (status != SORA_OK) {
         free(rows);
         *orphan_count = 0;
@@ -425,8 +475,10 @@ static sora_status upgrade_schema(struct catalog_sqlite *c, struct sora_error *e
         status = run(c, schema, "create the tables", err);
     if (status == SORA_OK && version < 2)
         status = run(c, catalog_sqlite_access_schema, "create the tables of keys", err);
+    if (status == SORA_OK && version < 3)
+        status = run(c, pinned_schema, "add the column of pins", err);
     if (status == SORA_OK && version < SCHEMA_VERSION)
-        status = run(c, "PRAGMA user_version = 2", "write the schema's version", err);
+        status = run(c, "PRAGMA user_version = 3", "write the schema's version", err);
     return status;
 }
 
@@ -465,6 +517,7 @@ sora_status catalog_sqlite_open(const char *path, struct catalog **catalog, stru
         .close = close_catalog,
         .put = put,
         .activate = activate,
+        .pin = pin,
         .remove = remove_name,
         .list = list,
         .uses = uses,

@@ -11,6 +11,8 @@ struct catalog_sqlite {
     struct catalog base;
     sqlite3 *db;
     char *path;
+    int64_t name_count; // names with a version, once names_known
+    bool names_known;
 };
 
 static inline struct catalog_sqlite *catalog_sqlite_of(struct catalog *catalog)

@@ -15,30 +15,14 @@ void registry_table_init(struct registry_table *table)
     registry_map_init(&table->blobs);
 }
 
-static size_t packed_bytes(const struct registry_resident *resident)
-{
-    return sora_adapter_get_info(resident->adapter)->packed_bytes;
-}
-
-static void doom(struct registry_table *table, struct registry_resident *resident)
-{
-    resident->next = table->doomed;
-    table->doomed = resident;
-}
-
 // Drops from memory what nothing keeps there, and the blob itself when nothing refers to it.
 static void settle(struct registry_table *table, struct registry_blob *blob)
 {
-    if (blob->resident && blob->pins == 0 && blob->actives == 0) {
-        table->counts.resident--;
-        table->counts.resident_bytes -= packed_bytes(blob->resident);
-        table->counts.evictions++;
-        doom(table, blob->resident);
-        blob->resident = NULL;
-    }
+    blob->asked = blob->asked && blob->refs > 0;
+    registry_memory_settle(&table->memory, blob);
     if (blob->refs > 0)
         return;
-    ASSERT(!blob->load && !blob->resident);
+    ASSERT(!blob->load && !blob->resident && blob->orders == 0);
     registry_map_remove(&table->blobs, blob->digest);
     free(blob);
 }
@@ -124,12 +108,30 @@ static void set_active(struct registry_table *table, struct registry_record *rec
     if (old == index)
         return;
     record->active = index;
-    if (index >= 0)
-        record->versions[index].blob->actives++;
-    if (old >= 0) {
-        record->versions[old].blob->actives--;
-        settle(table, record->versions[old].blob);
+    if (index >= 0) {
+        struct registry_blob *blob = record->versions[index].blob;
+        blob->actives++;
+        if (record->pinned)
+            registry_memory_order(&table->memory, blob, true);
     }
+    if (old >= 0) {
+        struct registry_blob *blob = record->versions[old].blob;
+        blob->actives--;
+        blob->asked = false; // by those who ask for it from now on
+        if (record->pinned)
+            registry_memory_order(&table->memory, blob, false);
+        settle(table, blob);
+    }
+}
+
+void registry_table_pin(struct registry_table *table, struct registry_record *record, bool pinned)
+{
+    record->pin_asked = pinned;
+    if (record->pinned == pinned)
+        return;
+    record->pinned = pinned;
+    if (record->active >= 0)
+        registry_memory_order(&table->memory, record->versions[record->active].blob, pinned);
 }
 
 int32_t registry_table_find_version(const struct registry_record *record, int32_t version)
@@ -160,6 +162,8 @@ sora_status registry_table_apply(struct registry_table *table, const struct sora
     *index = registry_table_find_version(*record, entry->version);
     if (*index < 0)
         status = add_version(table, *record, entry, index, err);
+    if (status == SORA_OK)
+        (*record)->pin_asked = entry->pinned;
     if (status == SORA_OK && entry->active)
         set_active(table, *record, *index);
     // A name without versions must not stay behind.
@@ -189,11 +193,13 @@ void registry_table_remove(struct registry_table *table, struct registry_record 
     release_record(record);
 }
 
-void registry_table_hold(struct registry_record *record, struct registry_blob *blob)
+void registry_table_hold(struct registry_table *table, struct registry_record *record,
+                         struct registry_blob *blob)
 {
     record->refs++;
     blob->refs++;
     blob->pins++;
+    registry_memory_settle(&table->memory, blob);
 }
 
 void registry_table_release(struct registry_table *table, struct registry_record *record,
@@ -206,26 +212,10 @@ void registry_table_release(struct registry_table *table, struct registry_record
     release_record(record);
 }
 
-void registry_table_attach(struct registry_table *table, struct registry_blob *blob,
-                           struct registry_resident *resident, double load_ms)
-{
-    table->counts.loads++;
-    table->counts.load_seconds += load_ms / 1000.0;
-    blob->load_ms = load_ms;
-    if (blob->resident) {
-        doom(table, resident);
-        return;
-    }
-    blob->resident = resident;
-    table->counts.resident++;
-    table->counts.resident_bytes += packed_bytes(resident);
-    settle(table, blob);
-}
-
 struct registry_resident *registry_table_take_doomed(struct registry_table *table)
 {
-    struct registry_resident *doomed = table->doomed;
-    table->doomed = NULL;
+    struct registry_resident *doomed = table->memory.doomed;
+    table->memory.doomed = NULL;
     return doomed;
 }
 
@@ -234,7 +224,7 @@ size_t registry_table_free_doomed(struct registry_resident *doomed)
     size_t bytes = 0;
     while (doomed) {
         struct registry_resident *next = doomed->next;
-        bytes += packed_bytes(doomed);
+        bytes += sora_adapter_get_info(doomed->adapter)->packed_bytes;
         sora_adapter_destroy(doomed->adapter);
         free(doomed);
         doomed = next;
@@ -270,6 +260,7 @@ void registry_table_fill_card(const struct registry_record *record, int32_t inde
     card->entry.bytes = version->bytes;
     card->entry.created_s = version->created_s;
     card->entry.active = record->active == index;
+    card->entry.pinned = record->pinned;
     card->version_count = record->version_count;
     card->resident = version->blob->resident != NULL;
     card->in_flight = version->in_flight;

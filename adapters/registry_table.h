@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the registry knows, without locks, I/O or waiting: names with their versions, and for each
 // distinct digest at most one adapter in memory. Owned by a registry, whose mutex covers every
-// call. Adapters to be freed are handed out in a list, so that nothing large is freed under it.
+// call.
 #ifndef ADAPTERS_REGISTRY_TABLE_H
 #define ADAPTERS_REGISTRY_TABLE_H
 
@@ -10,15 +10,10 @@
 #include <stdint.h>
 
 #include "adapters/registry_map.h"
+#include "adapters/registry_memory.h"
 #include "sora/adapter.h"
 #include "sora/registry.h"
 #include "sora/store.h"
-
-// An adapter in memory.
-struct registry_resident {
-    sora_adapter *adapter;
-    struct registry_resident *next; // among the doomed
-};
 
 // A load under way: who comes later waits for its end and takes its result.
 struct registry_load {
@@ -26,18 +21,6 @@ struct registry_load {
     bool done;
     sora_status status;
     struct sora_error err;
-};
-
-// One distinct file. In memory only while it is somebody's active version or pinned; freed when
-// no version and no pin refers to it.
-struct registry_blob {
-    char digest[65];
-    struct registry_resident *resident; // NULL: on disk only
-    struct registry_load *load;
-    int32_t refs;    // versions and pins
-    int32_t pins;    // keep it in memory
-    int32_t actives; // names whose active version it is; keep it in memory, once loaded
-    double load_ms;
 };
 
 struct registry_version {
@@ -54,6 +37,8 @@ struct registry_record {
     int32_t version_count, version_capacity;
     int32_t active; // index, -1: none
     int32_t refs;   // the table and pins
+    bool pinned;    // its active version is ordered to stay in memory
+    bool pin_asked; // the store says so; not carried out while there is no room
     int64_t requests;
     atomic_llong tokens;
 };
@@ -61,13 +46,7 @@ struct registry_record {
 struct registry_table {
     struct registry_map records; // name -> registry_record
     struct registry_map blobs;   // digest -> registry_blob
-    struct registry_stats_counts {
-        int32_t resident;
-        size_t resident_bytes;
-        int64_t loads, evictions;
-        double load_seconds;
-    } counts;
-    struct registry_resident *doomed;
+    struct registry_memory memory;
 };
 
 void registry_table_init(struct registry_table *table);
@@ -84,13 +63,13 @@ int32_t registry_table_find_version(const struct registry_record *record, int32_
 void registry_table_remove(struct registry_table *table, struct registry_record *record);
 
 // A pin keeps record and blob; the blob's adapter stays in memory once it is there.
-void registry_table_hold(struct registry_record *record, struct registry_blob *blob);
+void registry_table_hold(struct registry_table *table, struct registry_record *record,
+                         struct registry_blob *blob);
 void registry_table_release(struct registry_table *table, struct registry_record *record,
                             struct registry_blob *blob);
 
-// Gives the blob its adapter, or dooms this one when another was faster. Takes the resident over.
-void registry_table_attach(struct registry_table *table, struct registry_blob *blob,
-                           struct registry_resident *resident, double load_ms);
+// Orders the name's active version to stay in memory, or no longer; also those that follow it.
+void registry_table_pin(struct registry_table *table, struct registry_record *record, bool pinned);
 // The adapters to be freed, now the caller's.
 struct registry_resident *registry_table_take_doomed(struct registry_table *table);
 size_t registry_table_free_doomed(struct registry_resident *doomed); // their bytes in memory

@@ -102,7 +102,7 @@ static enum api_code code_of(enum api_origin origin, sora_status status, const c
         return origin == API_FROM_ADAPTER ? API_IMPOSSIBLE : API_BAD_REQUEST;
     case SORA_LIMIT:
         *code = "over_limit";
-        return origin == API_FROM_ADAPTER ? API_IMPOSSIBLE : API_BAD_REQUEST;
+        return origin == API_FROM_BODY ? API_BAD_REQUEST : API_IMPOSSIBLE;
     case SORA_NOT_FOUND:
         *code = origin == API_FROM_ADAPTER ? "adapter_not_found" : "model_not_found";
         return API_NOT_FOUND;

@@ -69,12 +69,12 @@ static void encode_facts(const struct sora_adapter_info *info, struct buf *out)
 static sora_status render_facts(sora_store *store, const char *digest, char **json,
                                 struct sora_error *err)
 {
-    uint8_t *bytes = NULL;
+    const uint8_t *bytes = NULL;
     size_t byte_count = 0;
     sora_adapter *adapter = NULL;
     struct buf out;
     buf_init(&out, FACTS_BYTES_MAX);
-    sora_status status = sora_store_read(store, digest, &bytes, &byte_count, err);
+    sora_status status = sora_store_map(store, digest, &bytes, &byte_count, err);
     if (status == SORA_OK)
         status = sora_adapter_parse(bytes, byte_count, NULL, &adapter, err);
     if (status == SORA_OK) {
@@ -86,7 +86,7 @@ static sora_status render_facts(sora_store *store, const char *digest, char **js
     buf_deinit(&out);
     if (adapter != NULL)
         sora_adapter_destroy(adapter);
-    free(bytes);
+    sora_store_unmap(bytes, byte_count);
     return status;
 }
 
@@ -143,12 +143,12 @@ sora_status card_encode(struct card_cache *cache, sora_store *store,
                "\"created\":%lld",
                (int)entry->version, (int)card->version_count, entry->active ? "true" : "false",
                entry->digest, entry->bytes, (long long)entry->created_s);
-    // Nothing keeps a version in memory by order yet.
     buf_printf(out,
-               ",\"state\":\"%s\",\"pinned\":false,\"in_flight\":%lld,\"requests\":%lld,"
+               ",\"state\":\"%s\",\"pinned\":%s,\"in_flight\":%lld,\"requests\":%lld,"
                "\"tokens\":%lld,\"load_ms\":%.3f",
-               card->resident ? "resident" : "on_disk", (long long)card->in_flight,
-               (long long)card->requests, (long long)card->tokens, card->load_ms);
+               card->resident ? "resident" : "on_disk", entry->pinned ? "true" : "false",
+               (long long)card->in_flight, (long long)card->requests, (long long)card->tokens,
+               card->load_ms);
     if (card->last_used_s > 0)
         buf_printf(out, ",\"last_used\":%lld", (long long)card->last_used_s);
     else

@@ -12,6 +12,17 @@ struct api_limits generate_limits(const struct server *server)
                                .context_max = server->context_max};
 }
 
+// Whoever looks at the metrics sees the adapters that requests wait for.
+static sora_status pin_noted(struct server *server, const char *stored, sora_pin **pin,
+                             struct sora_error *cause)
+{
+    struct request_wait wait = {.adapter = stored};
+    request_table_wait(&server->requests, &wait);
+    sora_status status = sora_registry_pin(server->registry, stored, pin, cause);
+    request_table_forget(&server->requests, &wait);
+    return status;
+}
+
 sora_status generate_pin(struct server *server, const struct auth_caller *caller, const char *name,
                          sora_pin **pin, struct api_error *error)
 {
@@ -22,16 +33,20 @@ sora_status generate_pin(struct server *server, const struct auth_caller *caller
         return SORA_OK;
     sora_status status = SORA_NOT_FOUND;
     if (names_resolve(server->registry, caller, name, stored, NULL))
-        status = sora_registry_pin(server->registry, stored, pin, &cause);
+        status = pin_noted(server, stored, pin, &cause);
     // A name that cannot be an adapter's is unknown like any other.
     if (status == SORA_NOT_FOUND || status == SORA_MALFORMED)
         return api_error_set(error, API_NOT_FOUND, "model_not_found", "model",
                              "the model \"%.200s\" does not exist: it is neither the base \"%s\" "
                              "nor the name of an adapter here; GET /v1/models lists them",
                              name, server->base_name);
-    if (status != SORA_OK)
-        return api_error_from(error, API_FROM_MODEL, &cause);
-    return SORA_OK;
+    if (status == SORA_OK)
+        return SORA_OK;
+    (void)api_error_from(error, API_FROM_MODEL, &cause);
+    if (status == SORA_BUSY)
+        error->code = "adapter_memory_busy";
+    names_show_in(caller, error->message);
+    return status;
 }
 
 static sora_status no_tokenizer(struct api_error *error, const char *param)

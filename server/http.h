@@ -80,6 +80,12 @@ SORA_CHECKED sora_status http_read_body(struct http_call *call, size_t bytes_max
                                         _Atomic int64_t *budget, struct http_body *body,
                                         struct api_error *error);
 void http_body_free(struct http_body *body);
+// The same without keeping it: every piece goes to the sink as it comes, until that fails.
+typedef sora_status http_body_sink(void *context, const void *bytes, size_t byte_count,
+                                   struct api_error *error);
+SORA_CHECKED sora_status http_pass_body(struct http_call *call, size_t bytes_max,
+                                        http_body_sink *sink, void *context,
+                                        struct api_error *error);
 // Whether the request announced a body that no handler has read to its end: the connection cannot
 // be used again then.
 bool http_body_pending(const struct http_call *call);

@@ -116,34 +116,58 @@ static sora_status read_failed(struct http_call *call, int64_t read_us, size_t b
                          "the body ended or broke off after %zu bytes", bytes);
 }
 
-static sora_status read_all(struct http_call *call, size_t bytes_max, int64_t length,
-                            struct http_body *body, struct api_error *error)
+// Where a body goes: into memory that grows, or through one buffer into a sink.
+struct target {
+    struct http_body *body; // NULL: the sink
+    http_body_sink *sink;
+    void *context;
+    size_t bytes; // so far
+};
+
+static sora_status use_part(struct target *target, const char *part, size_t bytes,
+                            struct api_error *error)
 {
+    target->bytes += bytes;
+    if (target->body == NULL)
+        return target->sink(target->context, part, bytes, error);
+    target->body->bytes = target->bytes;
+    return SORA_OK;
+}
+
+static sora_status read_all(struct http_call *call, size_t bytes_max, int64_t length,
+                            struct target *target, struct api_error *error)
+{
+    char buffer[READ_BYTES];
     int64_t begin_us = clock_now_us();
     for (;;) {
         size_t part = READ_BYTES;
-        if (length >= 0 && (size_t)length - body->bytes < part)
-            part = (size_t)length - body->bytes;
+        if (length >= 0 && (size_t)length - target->bytes < part)
+            part = (size_t)length - target->bytes;
         if (length >= 0 && part == 0)
             return SORA_OK;
-        if (part > bytes_max - body->bytes)
-            part = bytes_max - body->bytes;
+        if (part > bytes_max - target->bytes)
+            part = bytes_max - target->bytes;
         if (part == 0) { // exactly full: one more byte is too many
             char extra;
             return mg_read(call->connection, &extra, 1) == 0 ? SORA_OK
                                                              : too_large(call, bytes_max, error);
         }
-        sora_status status = grow(body, body->bytes + part, bytes_max, error);
+        sora_status status = SORA_OK;
+        if (target->body != NULL)
+            status = grow(target->body, target->bytes + part, bytes_max, error);
         if (status != SORA_OK)
             return status;
+        char *to = target->body != NULL ? target->body->data + target->bytes : buffer;
         int64_t read_us = clock_now_us();
-        int got = mg_read(call->connection, body->data + body->bytes, part);
+        int got = mg_read(call->connection, to, part);
         if (got == 0 && length < 0)
             return SORA_OK; // the last chunk
         if (got <= 0)
-            return read_failed(call, read_us, body->bytes, error);
-        body->bytes += (size_t)got;
-        if (too_slow(begin_us, body->bytes)) {
+            return read_failed(call, read_us, target->bytes, error);
+        status = use_part(target, to, (size_t)got, error);
+        if (status != SORA_OK)
+            return status;
+        if (too_slow(begin_us, target->bytes)) {
             call->close = true;
             call->body = HTTP_BODY_DONE;
             return api_error_set(error, API_TOO_SLOW, NULL, NULL,
@@ -153,26 +177,40 @@ static sora_status read_all(struct http_call *call, size_t bytes_max, int64_t le
     }
 }
 
-sora_status http_read_body(struct http_call *call, size_t bytes_max, _Atomic int64_t *budget,
-                           struct http_body *body, struct api_error *error)
+// Holds the announced length against the bound and tells a client that asks to begin. *length: -1
+// when it comes in chunks.
+static sora_status begin(struct http_call *call, size_t bytes_max, int64_t *length,
+                         struct api_error *error)
 {
-    *body = (struct http_body){.budget = budget};
-    int64_t length = mg_get_request_info(call->connection)->content_length;
     bool chunked = is_chunked(call);
-    if (length < 0 && !chunked) {
+    *length = mg_get_request_info(call->connection)->content_length;
+    if (*length < 0 && !chunked) {
         call->close = true;
         return api_error_set(error, API_NO_LENGTH, NULL, NULL,
                              "the request needs a Content-Length, or Transfer-Encoding: chunked");
     }
-    if (length >= 0 && (uint64_t)length > bytes_max)
+    if (*length >= 0 && (uint64_t)*length > bytes_max)
         return too_large(call, bytes_max, error);
     static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
     if (asks_first(call) && mg_write(call->connection, go_on, sizeof go_on - 1) <= 0)
         call->close = true;
     call->body = HTTP_BODY_BEGUN;
-    sora_status status = grow(body, 1, bytes_max, error);
+    if (chunked)
+        *length = -1;
+    return SORA_OK;
+}
+
+sora_status http_read_body(struct http_call *call, size_t bytes_max, _Atomic int64_t *budget,
+                           struct http_body *body, struct api_error *error)
+{
+    *body = (struct http_body){.budget = budget};
+    struct target target = {.body = body};
+    int64_t length;
+    sora_status status = begin(call, bytes_max, &length, error);
     if (status == SORA_OK)
-        status = read_all(call, bytes_max, chunked ? -1 : length, body, error);
+        status = grow(body, 1, bytes_max, error);
+    if (status == SORA_OK)
+        status = read_all(call, bytes_max, length, &target, error);
     if (status != SORA_OK) {
         http_body_free(body);
         return status;
@@ -180,4 +218,17 @@ sora_status http_read_body(struct http_call *call, size_t bytes_max, _Atomic int
     body->data[body->bytes] = '\0';
     call->body = HTTP_BODY_DONE;
     return SORA_OK;
+}
+
+sora_status http_pass_body(struct http_call *call, size_t bytes_max, http_body_sink *sink,
+                           void *context, struct api_error *error)
+{
+    struct target target = {.sink = sink, .context = context};
+    int64_t length;
+    sora_status status = begin(call, bytes_max, &length, error);
+    if (status == SORA_OK)
+        status = read_all(call, bytes_max, length, &target, error);
+    if (status == SORA_OK)
+        call->body = HTTP_BODY_DONE;
+    return status;
 }

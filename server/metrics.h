@@ -37,6 +37,7 @@
     X(FIRST_TOKEN, "sora_time_to_first_token_seconds", "From arrival to the first token", 1e-6) \
     X(INTER_TOKEN, "sora_inter_token_seconds", "Between tokens of one sequence", 1e-6)          \
     X(REQUEST, "sora_request_seconds", "From arrival to the last token", 1e-6)                  \
+    X(ADAPTER_LOAD, "sora_adapter_load_seconds", "Reading and packing one adapter", 1e-6)       \
     X(STEP_ROWS, "sora_step_rows", "Rows of a step", 1)
 // clang-format on
 

@@ -150,7 +150,7 @@ void request_table_init(struct request_table *table)
 
 void request_table_deinit(struct request_table *table)
 {
-    ASSERT(table->first == NULL);
+    ASSERT(table->first == NULL && table->first_wait == NULL);
     pthread_mutex_destroy(&table->mutex);
 }
 
@@ -175,6 +175,28 @@ void request_table_remove(struct request_table *table, struct request *request)
     if (request->table_next != NULL)
         request->table_next->table_prev = request->table_prev;
     table->count--;
+    table->changed_s = clock_unix_s();
+    pthread_mutex_unlock(&table->mutex);
+}
+
+void request_table_wait(struct request_table *table, struct request_wait *wait)
+{
+    pthread_mutex_lock(&table->mutex);
+    wait->prev = NULL;
+    wait->next = table->first_wait;
+    if (table->first_wait != NULL)
+        table->first_wait->prev = wait;
+    table->first_wait = wait;
+    table->changed_s = clock_unix_s();
+    pthread_mutex_unlock(&table->mutex);
+}
+
+void request_table_forget(struct request_table *table, struct request_wait *wait)
+{
+    pthread_mutex_lock(&table->mutex);
+    *(wait->prev != NULL ? &wait->prev->next : &table->first_wait) = wait->next;
+    if (wait->next != NULL)
+        wait->next->prev = wait->prev;
     table->changed_s = clock_unix_s();
     pthread_mutex_unlock(&table->mutex);
 }
@@ -205,6 +227,11 @@ void request_table_adapters(struct request_table *table, struct buf *running, st
     for (struct request *request = table->first; request != NULL; request = request->table_next)
         if (request->adapter != NULL)
             add_name_once(atomic_load(&request->admitted) ? running : waiting, request->adapter);
+    for (struct request_wait *wait = table->first_wait; wait != NULL; wait = wait->next) {
+        char name[SORA_STORED_NAME_BYTES_MAX + 1];
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(wait->adapter, "@"), wait->adapter);
+        add_name_once(waiting, name);
+    }
     *changed_s = table->changed_s;
     pthread_mutex_unlock(&table->mutex);
 }

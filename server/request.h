@@ -94,10 +94,17 @@ void request_await(struct request *request);
 // Any thread: the client is gone.
 void request_cancel(struct request *request);
 
+// One that has no request yet: its adapter is being brought into memory. On its thread's stack.
+struct request_wait {
+    const char *adapter; // name, or name@version
+    struct request_wait *prev, *next;
+};
+
 // All requests that are queued or running, for /metrics and for draining. Any thread.
 struct request_table {
     pthread_mutex_t mutex;
     struct request *first;
+    struct request_wait *first_wait;
     int32_t count;
     int64_t changed_s; // Unix time of the last change
 };
@@ -105,6 +112,8 @@ void request_table_init(struct request_table *table);
 void request_table_deinit(struct request_table *table);
 void request_table_add(struct request_table *table, struct request *request);
 void request_table_remove(struct request_table *table, struct request *request);
+void request_table_wait(struct request_table *table, struct request_wait *wait);
+void request_table_forget(struct request_table *table, struct request_wait *wait);
 int32_t request_table_count(struct request_table *table);
 // "a,b" of the adapters that run, and of those that only wait; each name once.
 void request_table_adapters(struct request_table *table, struct buf *running, struct buf *waiting,

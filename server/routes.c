@@ -36,6 +36,9 @@ static const struct route routes[] = {
     {"POST", "/v1/adapters/", "/rollback", routes_adapters_rollback, false, ADAPTERS,
      ROUTE_CHANGES},
     {"GET", "/v1/adapters/", "/content", routes_adapters_content, false, ADAPTERS, ROUTE_READS},
+    // All tenants share the memory: what is in it is the operator's to order.
+    {"POST", "/v1/adapters/", "/pin", routes_adapters_pin, false, ADMIN, ROUTE_CHANGES},
+    {"POST", "/v1/adapters/", "/unload", routes_adapters_unload, false, ADMIN, ROUTE_CHANGES},
     {"PUT", "/v1/adapters/", "", routes_adapters_put, false, ADAPTERS, ROUTE_MAKES},
     {"GET", "/v1/adapters/", "", routes_adapters_get, false, INFER | ADAPTERS, ROUTE_READS},
     {"DELETE", "/v1/adapters/", "", routes_adapters_delete, false, ADAPTERS, ROUTE_CHANGES},
@@ -62,6 +65,8 @@ static const char *const labels[ROUTE_COUNT + 1] = {
     "GET /v1/adapters/{name}/versions",
     "POST /v1/adapters/{name}/rollback",
     "GET /v1/adapters/{name}/content",
+    "POST /v1/adapters/{name}/pin",
+    "POST /v1/adapters/{name}/unload",
     "PUT /v1/adapters/{name}",
     "GET /v1/adapters/{name}",
     "DELETE /v1/adapters/{name}",

@@ -18,8 +18,9 @@ routes_handler routes_health, routes_ready, routes_version, routes_metrics; // r
 routes_handler routes_tokenize, routes_detokenize;                          // routes_text.c
 routes_handler routes_models_list, routes_models_get, routes_models_delete; // routes_models.c
 routes_handler routes_adapters_list, routes_adapters_get, routes_adapters_versions,
-    routes_adapters_content, routes_adapters_delete; // routes_adapters.c
-routes_handler routes_audit;                         // routes_auth.c
+    routes_adapters_content, routes_adapters_delete;        // routes_adapters.c
+routes_handler routes_adapters_pin, routes_adapters_unload; // routes_memory.c
+routes_handler routes_audit;                                // routes_auth.c
 routes_handler routes_adapters_put, routes_adapters_post, routes_adapters_rollback; // ..._upload.c
 
 // Names of the routes for the metrics.
@@ -48,6 +49,7 @@ void routes_reply_unknown(struct http_call *call, const char *name);
 // Changes, with their records and within the tenant's limits.
 struct routes_upload {
     const char *stored;
+    sora_upload *upload; // whose bytes they are, or NULL
     const void *bytes;
     size_t byte_count;
     const char *if_match; // NULL: none
@@ -60,6 +62,10 @@ bool routes_publish(struct server *server, struct http_call *call, const struct 
 SORA_CHECKED sora_status routes_rollback(struct server *server, struct http_call *call,
                                          const char *stored, int32_t version,
                                          struct sora_registry_card *card, struct sora_error *cause);
+SORA_CHECKED sora_status routes_set_pinned(struct server *server, struct http_call *call,
+                                           const char *stored, bool pinned,
+                                           struct sora_registry_card *card,
+                                           struct sora_error *cause);
 SORA_CHECKED sora_status routes_remove(struct server *server, struct http_call *call,
                                        const char *stored, size_t *freed_bytes,
                                        struct sora_error *cause);

@@ -219,7 +219,7 @@ void routes_adapters_content(struct server *server, struct http_call *call, cons
 {
     struct sora_registry_card card;
     struct sora_error cause;
-    uint8_t *bytes = NULL;
+    const uint8_t *bytes = NULL;
     size_t size = 0;
     if (!routes_find_card(server, call, name, &card))
         return;
@@ -229,9 +229,9 @@ void routes_adapters_content(struct server *server, struct http_call *call, cons
         http_reply(call, API_NOT_MODIFIED, NULL, "", 0);
         return;
     }
-    if (sora_store_read(server->store, card.entry.digest, &bytes, &size, &cause) == SORA_OK)
+    if (sora_store_map(server->store, card.entry.digest, &bytes, &size, &cause) == SORA_OK)
         reply_content(call, bytes, size);
     else
         routes_reply_status(call, API_FROM_ADAPTER, &cause);
-    free(bytes);
+    sora_store_unmap(bytes, size);
 }

@@ -222,6 +222,17 @@ static bool has_room(struct server *server, struct rate_tenant *rate,
     return there || rate_fits_bytes(rate, used, (int64_t)put->byte_count, error);
 }
 
+static sora_status put_into(sora_registry *registry, const struct routes_upload *put,
+                            struct sora_registry_card *card, bool *created,
+                            struct sora_error *cause)
+{
+    if (put->upload != NULL)
+        return sora_registry_publish_upload(registry, put->stored, put->upload, put->if_match,
+                                            put->activate, card, created, cause);
+    return sora_registry_publish(registry, put->stored, put->bytes, put->byte_count, put->if_match,
+                                 put->activate, card, created, cause);
+}
+
 static bool publish(struct server *server, struct http_call *call, const struct routes_upload *put,
                     const char *digest, struct sora_registry_card *card, bool *created)
 {
@@ -230,8 +241,7 @@ static bool publish(struct server *server, struct http_call *call, const struct 
     struct audit_change change = {"adapter.publish", put->stored, 0, digest};
     sora_status status = audit_begin(server, call, &change, &record, &cause);
     if (status == SORA_OK) {
-        status = sora_registry_publish(server->registry, put->stored, put->bytes, put->byte_count,
-                                       put->if_match, put->activate, card, created, &cause);
+        status = put_into(server->registry, put, card, created, &cause);
         audit_end(server, &record, status, &card->entry, &cause);
     }
     if (status != SORA_OK)
@@ -246,7 +256,9 @@ bool routes_publish(struct server *server, struct http_call *call, const struct 
     struct api_error error;
     struct rate_tenant *rate = call->caller.rate;
     char digest[65];
-    if (sha256_of(put->bytes, put->byte_count, digest, &cause) != SORA_OK) {
+    if (put->upload != NULL) {
+        memcpy(digest, sora_upload_digest(put->upload), sizeof digest);
+    } else if (sha256_of(put->bytes, put->byte_count, digest, &cause) != SORA_OK) {
         routes_reply_status(call, API_FROM_ADAPTER, &cause);
         return false;
     }
@@ -260,6 +272,20 @@ bool routes_publish(struct server *server, struct http_call *call, const struct 
     if (!fits)
         reply_no_room(server, call, put->stored, &error);
     return good;
+}
+
+sora_status routes_set_pinned(struct server *server, struct http_call *call, const char *stored,
+                              bool pinned, struct sora_registry_card *card,
+                              struct sora_error *cause)
+{
+    struct sora_audit record;
+    struct audit_change change = {pinned ? "adapter.pin" : "adapter.unpin", stored, 0, NULL};
+    sora_status status = audit_begin(server, call, &change, &record, cause);
+    if (status != SORA_OK)
+        return status;
+    status = sora_registry_set_pinned(server->registry, stored, pinned, card, cause);
+    audit_end(server, &record, status, &card->entry, cause);
+    return status;
 }
 
 sora_status routes_rollback(struct server *server, struct http_call *call, const char *stored,

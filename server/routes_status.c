@@ -68,12 +68,21 @@ static void encode_registry(struct server *server, struct buf *out)
                   stats.resident);
     encode_number(out, "sora_adapter_bytes", "gauge", "Memory of resident adapters",
                   (double)stats.resident_bytes);
-    encode_number(out, "sora_adapter_loads_total", "counter", "Adapters read into memory",
-                  (double)stats.loads);
+    encode_number(out, "sora_adapter_loads_total", "counter",
+                  "Adapters brought into memory, from disk or as uploaded", (double)stats.loads);
     encode_number(out, "sora_adapter_evictions_total", "counter", "Adapters put out of memory",
                   (double)stats.evictions);
-    encode_number(out, "sora_adapter_load_seconds_total", "counter", "Time spent loading adapters",
-                  stats.load_seconds);
+    encode_number(out, "sora_adapter_bytes_max", "gauge",
+                  "Memory there is for adapters, 0: no bound", (double)stats.bytes_max);
+    encode_number(out, "sora_adapter_pinned_bytes", "gauge", "Memory of pinned adapters",
+                  (double)stats.pinned_bytes);
+    encode_number(out, "sora_adapter_requests_waiting", "gauge",
+                  "Requests that wait for an adapter to be loaded", stats.waiting);
+    size_t bytes = 0, bytes_max = 0;
+    sora_store_usage(server->store, &bytes, &bytes_max);
+    encode_number(out, "sora_store_bytes", "gauge", "Adapters on disk", (double)bytes);
+    encode_number(out, "sora_store_bytes_max", "gauge", "Limit of the store, 0: none",
+                  (double)bytes_max);
 }
 
 static void encode_catalog(struct server *server, struct buf *out)
@@ -99,13 +108,38 @@ static void encode_adapter_counter(const struct sora_registry_card *cards, int32
     }
 }
 
-// The most used adapters come with labels of their own: a bound on what a scrape may cost.
-static void encode_adapters(struct server *server, struct buf *out)
+// One series for each adapter in memory, also for those that nobody has asked for.
+static void encode_resident(const struct sora_registry_card *cards, int32_t count, struct buf *out)
 {
-    struct sora_registry_card *cards = NULL;
-    int32_t count = 0;
-    if (sora_registry_list(server->registry, &cards, &count, NULL) != SORA_OK)
-        return;
+    static const char name[] = "sora_adapter_resident";
+    metrics_encode_head(out, name, "gauge",
+                        "Adapters in memory; the value is the requests in flight");
+    for (int32_t i = 0; i < count; i++) {
+        buf_printf(out, "%s{adapter=", name);
+        metrics_encode_label(out, cards[i].entry.name);
+        buf_printf(out, ",version=\"%d\",pinned=\"%s\"} %lld\n", (int)cards[i].entry.version,
+                   cards[i].entry.pinned ? "true" : "false", (long long)cards[i].in_flight);
+    }
+}
+
+// Brings the cards of adapters in memory to the front; their number.
+static int32_t residents_first(struct sora_registry_card *cards, int32_t count)
+{
+    int32_t found = 0;
+    for (int32_t i = 0; i < count; i++) {
+        if (!cards[i].resident)
+            continue;
+        struct sora_registry_card swap = cards[found];
+        cards[found++] = cards[i];
+        cards[i] = swap;
+    }
+    return found;
+}
+
+// Brings the most used adapters to the front: only so many come with labels of their own, a bound
+// on what a scrape may cost.
+static int32_t most_used_first(struct sora_registry_card *cards, int32_t count)
+{
     int32_t kept = 0;
     for (; kept < count && kept < SORA_METRICS_ADAPTERS_MAX; kept++) {
         int32_t most = kept;
@@ -116,10 +150,22 @@ static void encode_adapters(struct server *server, struct buf *out)
         cards[kept] = cards[most];
         cards[most] = swap;
     }
+    return kept;
+}
+
+static void encode_adapters(struct server *server, struct buf *out)
+{
+    struct sora_registry_card *cards = NULL;
+    int32_t count = 0;
+    if (sora_registry_list(server->registry, &cards, &count, NULL) != SORA_OK)
+        return;
+    int32_t kept = most_used_first(cards, count);
     encode_adapter_counter(cards, kept, "sora_adapter_requests_total", "Requests by adapter", false,
                            out);
     encode_adapter_counter(cards, kept, "sora_adapter_tokens_total",
                            "Prompt and output tokens by adapter", true, out);
+    count = residents_first(cards, count);
+    encode_resident(cards, most_used_first(cards, count), out);
     free(cards);
 }
 
@@ -129,6 +175,7 @@ static void encode_vllm(struct server *server, struct buf *out)
     const struct metrics *metrics = &server->metrics;
     double total = (double)metrics_get(metrics, METRICS_KV_BLOCKS_TOTAL);
     double used = (double)metrics_get(metrics, METRICS_KV_BLOCKS_USED);
+    double loading = sora_registry_get_stats(server->registry).waiting;
     const struct {
         const char *name, *help;
         double value;
@@ -136,7 +183,7 @@ static void encode_vllm(struct server *server, struct buf *out)
         {"vllm:num_requests_running", "Requests in the engine",
          (double)metrics_get(metrics, METRICS_RUNNING)},
         {"vllm:num_requests_waiting", "Requests in the queue",
-         (double)metrics_get(metrics, METRICS_WAITING)},
+         (double)metrics_get(metrics, METRICS_WAITING) + loading},
         {"vllm:kv_cache_usage_perc", "Part of the KV cache in use, 1 is all",
          total > 0 ? used / total : 0},
     };

@@ -46,8 +46,9 @@ static bool read_condition(struct server *server, struct http_call *call, const 
     return true;
 }
 
+// upload: what the bytes are in, or NULL when they are in memory.
 static void publish(struct server *server, struct http_call *call, const char *name,
-                    const void *bytes, size_t byte_count)
+                    sora_upload *upload, const void *bytes, size_t byte_count)
 {
     char digest[DIGEST_BYTES], activate[8] = "";
     const char *condition;
@@ -57,7 +58,7 @@ static void publish(struct server *server, struct http_call *call, const char *n
         return;
     (void)http_query(call, "activate", activate, sizeof activate);
     bool stays = strcasecmp(activate, "false") == 0 || strcmp(activate, "0") == 0;
-    struct routes_upload put = {name, bytes, byte_count, condition, !stays};
+    struct routes_upload put = {name, upload, bytes, byte_count, condition, !stays};
     if (!routes_publish(server, call, &put, &card, &created))
         return;
     bool is_new = created && card.version_count == 1;
@@ -66,23 +67,64 @@ static void publish(struct server *server, struct http_call *call, const char *n
 
 // A llama.cpp adapter becomes our file, then goes the way of every upload.
 static void publish_gguf(struct server *server, struct http_call *call, const char *name,
-                         const struct http_body *body)
+                         const uint8_t *data, size_t data_bytes)
 {
     struct sora_error cause;
     uint8_t *bytes;
     size_t byte_count;
-    if (sora_adapter_from_gguf(body->data, body->bytes, &server->info->base, &bytes, &byte_count,
+    if (sora_adapter_from_gguf(data, data_bytes, &server->info->base, &bytes, &byte_count,
                                &cause) != SORA_OK) {
         routes_reply_status(call, API_FROM_ADAPTER, &cause);
         return;
     }
-    publish(server, call, name, bytes, byte_count);
+    publish(server, call, name, NULL, bytes, byte_count);
     free(bytes);
+}
+
+// A body on its way to the store's disk.
+struct incoming {
+    struct server *server;
+    struct http_call *call;
+    sora_upload *upload;
+    int64_t taken_bytes; // of the budget for all uploads
+};
+
+static sora_status take_piece(void *context, const void *bytes, size_t byte_count,
+                              struct api_error *error)
+{
+    struct incoming *in = context;
+    struct sora_error cause;
+    int64_t more = (int64_t)byte_count;
+    if (atomic_fetch_sub(&in->server->upload_budget, more) < more) {
+        atomic_fetch_add(&in->server->upload_budget, more);
+        return api_error_set(error, API_TOO_MANY, "uploads_busy", NULL,
+                             "other uploads take all the room that is kept for them: try again "
+                             "later");
+    }
+    in->taken_bytes += more;
+    if (sora_upload_write(in->upload, bytes, byte_count, &cause) == SORA_OK)
+        return SORA_OK;
+    return api_error_from(error, API_FROM_ADAPTER, &cause);
+}
+
+static sora_status receive(struct incoming *in, struct api_error *error)
+{
+    struct sora_error cause;
+    const char *announced = http_header(in->call, "Content-Length");
+    unsigned long long expected = announced != NULL ? strtoull(announced, NULL, 10) : 0;
+    if (expected > SORA_ADAPTER_BYTES_MAX)
+        expected = 0; // refused as a body
+    if (sora_upload_open(in->server->store, (size_t)expected, &in->upload, &cause) != SORA_OK)
+        return api_error_from(error, API_FROM_ADAPTER, &cause);
+    sora_status status = http_pass_body(in->call, SORA_ADAPTER_BYTES_MAX, take_piece, in, error);
+    if (status == SORA_OK && sora_upload_finish(in->upload, &cause) != SORA_OK)
+        status = api_error_from(error, API_FROM_ADAPTER, &cause);
+    return status;
 }
 
 void routes_adapters_put(struct server *server, struct http_call *call, const char *name)
 {
-    struct http_body body;
+    struct incoming in = {.server = server, .call = call};
     struct api_error error;
     const char *type = http_header(call, "Content-Type");
     bool wrong_type = type != NULL && (strncasecmp(type, "multipart/", 10) == 0 ||
@@ -97,16 +139,18 @@ void routes_adapters_put(struct server *server, struct http_call *call, const ch
     }
     if (!routes_fits(server, call, name))
         return;
-    if (http_read_body(call, SORA_ADAPTER_BYTES_MAX, &server->upload_budget, &body, &error) !=
-        SORA_OK) {
+    if (receive(&in, &error) == SORA_OK) {
+        size_t byte_count;
+        const uint8_t *bytes = sora_upload_bytes(in.upload, &byte_count);
+        if (sora_adapter_is_gguf(bytes, byte_count))
+            publish_gguf(server, call, name, bytes, byte_count);
+        else
+            publish(server, call, name, in.upload, bytes, byte_count);
+    } else {
         http_reply_error(call, &error);
-        return;
     }
-    if (sora_adapter_is_gguf(body.data, body.bytes))
-        publish_gguf(server, call, name, &body);
-    else
-        publish(server, call, name, body.data, body.bytes);
-    http_body_free(&body);
+    sora_upload_close(in.upload);
+    atomic_fetch_add(&server->upload_budget, in.taken_bytes);
 }
 
 // The name of a POSTed adapter: the form field, or ?name=.
@@ -140,7 +184,7 @@ static void publish_pair(struct server *server, struct http_call *call, const ch
         status = sora_adapter_from_peft(text, weights->data, weights->bytes, &server->info->base,
                                         &bytes, &byte_count, &cause);
     if (status == SORA_OK)
-        publish(server, call, name, bytes, byte_count);
+        publish(server, call, name, NULL, bytes, byte_count);
     else
         routes_reply_status(call, API_FROM_ADAPTER, &cause);
     free(text);

@@ -6,8 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/tls.h"
 #include "server/audit.h"
@@ -16,11 +18,12 @@
 #include "sora/limits.h"
 
 #define DRAIN_LOOK_US 20000
+#define CGROUP_BYTES_MAX 64 // one number
 
 static int32_t http_threads(const struct server_config *config)
 {
     int32_t seqs = config->seqs_max > 0 ? config->seqs_max : SORA_SEQS_DEFAULT;
-    return config->queue_max + seqs + SORA_HTTP_SPARE_THREADS;
+    return config->queue_max + seqs + SORA_ADAPTER_WAITERS_MAX + SORA_HTTP_SPARE_THREADS;
 }
 
 // Whether only this machine can reach the address.
@@ -140,6 +143,46 @@ static sora_status start_engine(struct server *server, struct sora_error *err)
     return SORA_OK;
 }
 
+// The machine's memory, or what a container may take of it; 0: not known.
+static size_t machine_bytes(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
+    size_t bytes = pages > 0 && page_bytes > 0 ? (size_t)pages * (size_t)page_bytes : 0;
+    char *text = NULL;
+    size_t text_bytes = 0;
+    if (file_read("/sys/fs/cgroup/memory.max", CGROUP_BYTES_MAX, &text, &text_bytes, NULL) !=
+        SORA_OK)
+        return bytes;
+    unsigned long long most = strtoull(text, NULL, 10); // 0 of "max"
+    free(text);
+    return most > 0 && most < bytes ? (size_t)most : bytes;
+}
+
+static void count_load(void *context, int64_t elapsed_us)
+{
+    struct metrics *metrics = context;
+    metrics_observe(metrics, METRICS_ADAPTER_LOAD, elapsed_us);
+}
+
+static sora_status open_registry(struct server *server, struct sora_error *err)
+{
+    size_t bytes_max = server->config.adapter_bytes;
+    if (bytes_max == 0)
+        bytes_max = machine_bytes() / SORA_ADAPTER_MEMORY_PART;
+    struct sora_registry_memory memory = {.bytes_max = bytes_max,
+                                          .wait_us = SORA_ADAPTER_WAIT_US,
+                                          .patience_us = SORA_ADAPTER_PATIENCE_US,
+                                          .loaded = count_load,
+                                          .context = &server->metrics};
+    sora_status status = sora_registry_create(server->store, &server->info->base, server->base_name,
+                                              &server->registry, err);
+    if (status != SORA_OK)
+        return status;
+    sora_registry_set_memory(server->registry, &memory);
+    sora_registry_load_pinned(server->registry);
+    return SORA_OK;
+}
+
 static sora_status preload(struct server *server, const struct server_preload *item,
                            struct sora_error *err)
 {
@@ -171,9 +214,10 @@ static sora_status open_store(struct server *server, struct sora_error *err)
     const char *path = server->config.store_path, *url = server->config.catalog_url;
     sora_status status = url != NULL ? sora_store_open_shared(path, url, &server->store, err)
                                      : sora_store_open(path, &server->store, err);
-    if (status == SORA_OK)
-        status = sora_registry_create(server->store, &server->info->base, server->base_name,
-                                      &server->registry, err);
+    if (status == SORA_OK) {
+        sora_store_set_limit(server->store, server->config.store_bytes);
+        status = open_registry(server, err);
+    }
     if (status == SORA_OK && url != NULL)
         status = replica_start(server->store, server->registry, &server->replica, err);
     return status;

@@ -46,6 +46,8 @@ struct server_config {
     enum sora_kv kv;
     bool no_prefix_cache;
     size_t kv_bytes;
+    size_t adapter_bytes; // memory for adapters; 0: a part of the machine's
+    size_t store_bytes;   // on disk; 0: no limit
     int32_t queue_max;
     int32_t step_ms;           // of a step in which others generate, at most
     const char *chat_template; // NULL: the model's own
@@ -76,7 +78,7 @@ struct server {
     struct metrics metrics;
     struct request_table requests;
     struct card_cache cards;
-    _Atomic int64_t upload_budget; // bytes of adapter bodies that may still be taken into memory
+    _Atomic int64_t upload_budget; // bytes of adapter bodies that may still come in
     _Atomic int32_t calls;         // being handled, but for health checks
     struct conn_watch *watch;
     struct auth *auth;

@@ -28,7 +28,12 @@
 #define SORA_TENANT_BYTES_MAX 63        // as long as a DNS label, which tenants are often named by
 #define SORA_STORED_NAME_BYTES_MAX (SORA_TENANT_BYTES_MAX + 1 + SORA_ADAPTER_NAME_BYTES_MAX)
 #define SORA_ADAPTER_VERSION_MAX 1000000
-#define SORA_ADAPTER_COUNT_MAX 100000 // names in one store; the registry's map takes 50 MB then
+#define SORA_ADAPTER_MEMORY_PART 4      // of the machine's memory, 1/4 is for adapters by default
+#define SORA_ADAPTER_WAIT_US 30000000   // a request waits so long for room in memory: as draining
+#define SORA_ADAPTER_PATIENCE_US 250000 // then others wait behind it; a change of places costs 5 ms
+#define SORA_ADAPTER_WAITERS_MAX 64     // requests that wait for room; each holds one HTTP thread
+#define SORA_ADAPTER_PACKERS_MAX 2      // loads that compute at once: the steps need processors
+#define SORA_ADAPTER_COUNT_MAX 100000   // names in one store; the registry's map takes 50 MB then
 
 // --- shared catalog ---
 #define SORA_CATALOG_URL_BYTES_MAX 4096 // a connection URL with certificates' paths is under 1 KB
@@ -61,7 +66,7 @@
 #define SORA_BODY_IDLE_MS 10000   // a client that sends or reads nothing for so long is dropped
 #define SORA_BODY_RATE_BYTES 8192 // slowest body in bytes a second, after the first idle time
 #define SORA_BODY_DRAIN_BYTES_MAX (64u << 20) // of a refused body, read so that the client sees why
-#define SORA_UPLOAD_BYTES_MAX (2ull << 30)    // adapter bodies in memory at once, over all requests
+#define SORA_UPLOAD_BYTES_MAX (2ull << 30)    // adapter bodies on their way in, over all requests
 #define SORA_REPLY_BYTES_MAX (256u << 20)     // 128 sequences with 50 log-probabilities a token
 #define SORA_EVENT_BYTES_MAX (256u << 20) // event ring of one request: 500 k tokens with 50 each
 #define SORA_QUEUE_REQUESTS_DEFAULT 128   // each waiting request holds one HTTP thread

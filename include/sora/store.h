@@ -13,6 +13,7 @@
 #include "sora/status.h"
 
 typedef struct sora_store sora_store;
+typedef struct sora_upload sora_upload;
 
 // One version of one name, as the catalog knows it.
 struct sora_store_entry {
@@ -22,6 +23,7 @@ struct sora_store_entry {
     size_t bytes;
     int64_t created_s; // Unix time
     bool active;       // the version that the bare name means
+    bool pinned;       // of the name: its active version is to stay in memory
 };
 
 // Opens or creates the folder and its catalog. Errors: not writable, full, of a newer version.
@@ -35,6 +37,11 @@ SORA_CHECKED sora_status sora_store_open_shared(const char *folder, const char *
                                                 sora_store **store, struct sora_error *err);
 bool sora_store_is_shared(const sora_store *store);
 void sora_store_close(sora_store *store);
+// Bytes of files from here on; 0: no limit but the disk's. What is there already stays. SORA_FULL,
+// with the numbers, for what would exceed it.
+void sora_store_set_limit(sora_store *store, size_t bytes_max);
+// Bytes of the files there are, and the limit.
+void sora_store_usage(sora_store *store, size_t *bytes, size_t *bytes_max);
 
 // 1 to 128 of [A-Za-z0-9._:/-], not beginning with . or /, no "..": anything else is
 // SORA_MALFORMED and says so. ('@' separates a version.)
@@ -50,10 +57,18 @@ SORA_CHECKED sora_status sora_store_put(sora_store *store, const char *name, con
                                         size_t byte_count, const char *digest, const char *if_match,
                                         bool activate, struct sora_store_entry *entry,
                                         bool *created, struct sora_error *err);
+// The same of a finished upload, whose file becomes the store's.
+SORA_CHECKED sora_status sora_store_put_upload(sora_store *store, const char *name,
+                                               sora_upload *upload, const char *if_match,
+                                               bool activate, struct sora_store_entry *entry,
+                                               bool *created, struct sora_error *err);
 // Makes an existing version the active one.
 SORA_CHECKED sora_status sora_store_activate(sora_store *store, const char *name, int32_t version,
                                              struct sora_store_entry *entry,
                                              struct sora_error *err);
+// Notes whether the name's active version is to stay in memory.
+SORA_CHECKED sora_status sora_store_pin(sora_store *store, const char *name, bool pinned,
+                                        struct sora_error *err);
 // Removes a name with all its versions; files that no other version names are deleted.
 // *freed_bytes: bytes of the deleted files.
 SORA_CHECKED sora_status sora_store_remove(sora_store *store, const char *name, size_t *freed_bytes,
@@ -66,6 +81,25 @@ SORA_CHECKED sora_status sora_store_list(sora_store *store, const char *name,
 // damaged here is brought from the shared catalog, if there is one.
 SORA_CHECKED sora_status sora_store_read(sora_store *store, const char *digest, uint8_t **bytes,
                                          size_t *byte_count, struct sora_error *err);
+// The same, mapped: nothing is copied, and what is not looked at again costs no memory.
+SORA_CHECKED sora_status sora_store_map(sora_store *store, const char *digest,
+                                        const uint8_t **bytes, size_t *byte_count,
+                                        struct sora_error *err);
+void sora_store_unmap(const uint8_t *bytes, size_t byte_count); // accepts NULL
+
+// --- a file on its way in: on disk as it comes, digested on the way, nobody's until it is put ---
+
+// expected_bytes: as announced, 0 when not; refused at once when they alone exceed the limit.
+// One thread; a crash leaves a file that the next sora_store_open sweeps.
+SORA_CHECKED sora_status sora_upload_open(sora_store *store, size_t expected_bytes,
+                                          sora_upload **upload, struct sora_error *err);
+SORA_CHECKED sora_status sora_upload_write(sora_upload *upload, const void *bytes,
+                                           size_t byte_count, struct sora_error *err);
+// All of it is there and synced; from here on it can be read, and be put.
+SORA_CHECKED sora_status sora_upload_finish(sora_upload *upload, struct sora_error *err);
+const uint8_t *sora_upload_bytes(const sora_upload *upload, size_t *byte_count);
+const char *sora_upload_digest(const sora_upload *upload);
+void sora_upload_close(sora_upload *upload); // and what was not put is gone; accepts NULL
 
 // --- shared stores only: what other servers do ---
 

@@ -287,6 +287,38 @@ void file_stream_close(struct file_stream *stream)
     free(stream);
 }
 
+sora_status file_create(const char *path, int *fd, struct sora_error *err)
+{
+    *fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    return *fd >= 0 ? SORA_OK : fail_errno(err, "create", path, errno);
+}
+
+sora_status file_append(int fd, const char *path, const void *data, size_t bytes,
+                        struct sora_error *err)
+{
+    int error_number = write_all(fd, data, bytes);
+    return error_number == 0 ? SORA_OK : fail_errno(err, "write", path, error_number);
+}
+
+sora_status file_sync(int fd, const char *path, struct sora_error *err)
+{
+    return fsync(fd) == 0 ? SORA_OK : fail_errno(err, "write", path, errno);
+}
+
+sora_status file_rename(const char *from, const char *to, struct sora_error *err)
+{
+    char *folder = folder_of(to);
+    if (folder == NULL)
+        return sora_fail(err, SORA_NO_MEMORY, "no memory to rename %s", from);
+    sora_status status = SORA_OK;
+    if (rename(from, to) != 0)
+        status = fail_errno(err, "rename a file to", to, errno);
+    if (status == SORA_OK)
+        status = file_sync_folder(folder, err);
+    free(folder);
+    return status;
+}
+
 sora_status file_write_atomic(const char *path, const void *data, size_t bytes,
                               struct sora_error *err)
 {

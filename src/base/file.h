@@ -41,6 +41,13 @@ SORA_CHECKED sora_status file_stream_write(struct file_stream *stream, const voi
 SORA_CHECKED sora_status file_stream_commit(struct file_stream *stream, struct sora_error *err);
 void file_stream_close(struct file_stream *stream);
 
+// A new file, written piece by piece; the caller closes fd. file_sync: what was written is on disk.
+SORA_CHECKED sora_status file_create(const char *path, int *fd, struct sora_error *err);
+SORA_CHECKED sora_status file_append(int fd, const char *path, const void *data, size_t bytes,
+                                     struct sora_error *err);
+SORA_CHECKED sora_status file_sync(int fd, const char *path, struct sora_error *err);
+// Renames, also over a file that is there, and syncs the folder.
+SORA_CHECKED sora_status file_rename(const char *from, const char *to, struct sora_error *err);
 SORA_CHECKED sora_status file_make_folder(const char *path, struct sora_error *err); // and parents
 SORA_CHECKED sora_status file_sync_folder(const char *path, struct sora_error *err);
 bool file_is_folder(const char *path);

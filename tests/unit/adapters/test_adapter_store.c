@@ -262,20 +262,74 @@ static void leftovers_of_a_crash_are_swept_and_strangers_are_left(void **state)
     free(temporary);
 }
 
+static bool is_pinned(struct fixture *f, const char *name)
+{
+    struct sora_store_entry *entries;
+    int32_t count;
+    struct sora_error err = {SORA_OK, ""};
+    assert_ok(sora_store_list(f->store, name, &entries, &count, &err));
+    bool pinned = count > 0 && entries[0].pinned;
+    for (int32_t i = 0; i < count; i++)
+        assert_int_equal(entries[i].pinned, pinned);
+    free(entries);
+    return pinned;
+}
+
+static void a_pin_is_the_name_s_and_lasts_until_it_is_removed(void **state)
+{
+    struct fixture *f = *state;
+    struct sora_error err;
+    size_t freed;
+    assert_refused(sora_store_pin(f->store, "a", true, &err), SORA_NOT_FOUND, "\"a\"");
+    assert_false(put_ok(f, "a", "one").pinned);
+    put_ok(f, "b", "one");
+    assert_ok(sora_store_pin(f->store, "a", true, &err));
+    reopen(f);
+    assert_true(is_pinned(f, "a") && !is_pinned(f, "b"));
+    assert_true(put_ok(f, "a", "two").pinned);
+    assert_ok(sora_store_pin(f->store, "a", false, &err));
+    assert_false(is_pinned(f, "a"));
+    assert_ok(sora_store_pin(f->store, "a", true, &err));
+    assert_ok(sora_store_remove(f->store, "a", &freed, &err));
+    assert_refused(sora_store_pin(f->store, "a", true, &err), SORA_NOT_FOUND, "\"a\"");
+    assert_false(put_ok(f, "a", "three").pinned);
+}
+
+static void run_sql(struct fixture *f, const char *sql)
+{
+    sqlite3 *db;
+    char *path = file_join(f->folder, "catalog.sqlite");
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    free(path);
+}
+
+static void a_store_from_before_there_were_pins_goes_on(void **state)
+{
+    struct fixture *f = *state;
+    struct sora_error err;
+    put_ok(f, "a", "one");
+    sora_store_close(f->store);
+    f->store = NULL;
+    run_sql(f, "ALTER TABLE adapter DROP COLUMN pinned; PRAGMA user_version = 2");
+    assert_ok(sora_store_open(f->folder, &f->store, &err));
+    assert_int_equal(count_versions(f, "a"), 1);
+    assert_false(is_pinned(f, "a"));
+    assert_ok(sora_store_pin(f->store, "a", true, &err));
+    reopen(f);
+    assert_true(is_pinned(f, "a"));
+}
+
 static void a_newer_schema_is_refused(void **state)
 {
     struct fixture *f = *state;
     struct sora_error err;
-    sqlite3 *db;
-    char *path = file_join(f->folder, "catalog.sqlite");
     sora_store_close(f->store);
     f->store = NULL;
-    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(db, "PRAGMA user_version = 9", NULL, NULL, NULL), SQLITE_OK);
-    sqlite3_close(db);
+    run_sql(f, "PRAGMA user_version = 9");
     assert_refused(sora_store_open(f->folder, &f->store, &err), SORA_UNSUPPORTED,
                    "schema version 9");
-    free(path);
 }
 
 static void a_catalog_that_is_none_is_refused(void **state)
@@ -471,10 +525,12 @@ int main(void)
         TEST(remove_frees_files_and_never_reuses_a_version),
         TEST(a_second_opener_is_told_to_wait),
         TEST(leftovers_of_a_crash_are_swept_and_strangers_are_left),
+        TEST(a_pin_is_the_name_s_and_lasts_until_it_is_removed),
         TEST(a_damaged_or_missing_file_is_noticed),
     };
     const struct CMUnitTest own[] = {
         cmocka_unit_test(names_are_checked),
+        TEST(a_store_from_before_there_were_pins_goes_on),
         TEST(a_newer_schema_is_refused),
         TEST(a_catalog_that_is_none_is_refused),
         cmocka_unit_test(a_place_that_cannot_be_written_is_named),

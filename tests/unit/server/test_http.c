@@ -22,7 +22,31 @@ enum { BODY_MAX = 100000 };
 static struct http_server *server;
 static _Atomic int64_t budget;
 
-// Replies with the body; "/stream" in two pieces, "/deep" after using a lot of stack.
+static sora_status take_piece(void *context, const void *bytes, size_t byte_count,
+                              struct api_error *error)
+{
+    struct buf *all = context;
+    if (memchr(bytes, '!', byte_count) != NULL)
+        return api_error_set(error, API_FULL, NULL, NULL, "the sink is full");
+    buf_append(all, bytes, byte_count);
+    return SORA_OK;
+}
+
+// Replies with what went through the sink.
+static void echo_passed(struct http_call *call)
+{
+    struct api_error error;
+    struct buf all;
+    buf_init(&all, BODY_MAX);
+    if (http_pass_body(call, BODY_MAX, take_piece, &all, &error) == SORA_OK)
+        http_reply(call, API_OK, "text/plain", all.data, all.bytes);
+    else
+        http_reply_error(call, &error);
+    buf_deinit(&all);
+}
+
+// Replies with the body; "/pass" by way of a sink, "/stream" in two pieces, "/deep" after using a
+// lot of stack.
 static void echo(struct http_call *call, void *context)
 {
     struct http_body body;
@@ -33,6 +57,10 @@ static void echo(struct http_call *call, void *context)
         (void)http_stream_send(call, "one,", 4);
         (void)http_stream_send(call, "two", 3);
         (void)http_stream_end(call);
+        return;
+    }
+    if (strcmp(call->path, "/pass") == 0) {
+        echo_passed(call);
         return;
     }
     if (strcmp(call->path, "/deep") == 0) {
@@ -207,6 +235,29 @@ static void a_body_exactly_at_the_limit_passes(void **state)
     free(request);
 }
 
+// What holds for a body in memory holds for one that is passed on.
+static void a_body_is_passed_on_in_pieces(void **state)
+{
+    (void)state;
+    char *request = calloc(1, BODY_MAX + 100);
+    assert_non_null(request);
+    check_reply("POST /pass HTTP/1.1\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello",
+                "HTTP/1.1 200 OK\r\n", "\r\n\r\nhello");
+    check_reply("POST /pass HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+                "3\r\none\r\n4\r\n,two\r\n0\r\n\r\n",
+                "HTTP/1.1 200 OK\r\n", "\r\n\r\none,two");
+    check_reply("POST /pass HTTP/1.1\r\nConnection: close\r\n\r\n", "HTTP/1.1 411 ", "");
+    check_reply("POST /pass HTTP/1.1\r\nContent-Length: 100001\r\n\r\n", "HTTP/1.1 413 ",
+                "100000 bytes");
+    // The sink's own word ends it, however much is still to come.
+    int head =
+        snprintf(request, 100, "POST /pass HTTP/1.1\r\nContent-Length: %d\r\n\r\n", BODY_MAX);
+    memset(request + head, 'y', BODY_MAX);
+    request[head + 10] = '!';
+    check_reply(request, "HTTP/1.1 507 ", "the sink is full");
+    free(request);
+}
+
 static void a_body_that_breaks_off_is_refused(void **state)
 {
     (void)state;
@@ -308,6 +359,7 @@ int main(void)
         cmocka_unit_test(a_body_without_a_length_is_refused),
         cmocka_unit_test(a_body_over_the_limit_is_refused_and_the_client_hears_it),
         cmocka_unit_test(a_body_exactly_at_the_limit_passes),
+        cmocka_unit_test(a_body_is_passed_on_in_pieces),
         cmocka_unit_test(a_body_that_breaks_off_is_refused),
         cmocka_unit_test(memory_for_bodies_is_bounded_over_all_of_them),
         cmocka_unit_test(a_silent_client_is_told_that_it_is_too_slow),
