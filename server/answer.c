@@ -6,6 +6,15 @@
 
 #include "server/sse.h"
 
+// What became of "elastic":true. Nothing where it was not asked for.
+static void encode_elastic(const struct answer *answer, struct buf *out)
+{
+    if (answer->api->elastic && answer->rank_limit > 0)
+        buf_printf(out, ",\"sora\":{\"rank_limit\":%d}", (int)answer->rank_limit);
+    else if (answer->api->elastic)
+        buf_text(out, ",\"sora\":{\"rank_limit\":null}");
+}
+
 static void encode_head(const struct answer *answer, struct buf *out)
 {
     const char *object = answer->kind == API_COMPLETION ? "text_completion"
@@ -14,6 +23,7 @@ static void encode_head(const struct answer *answer, struct buf *out)
     buf_printf(out, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", answer->id,
                object, (long long)answer->created_s);
     buf_json_string(out, answer->model, strlen(answer->model));
+    encode_elastic(answer, out);
     buf_text(out, ",\"choices\":[");
 }
 
@@ -21,10 +31,12 @@ static void encode_usage(const struct answer *answer, struct buf *out)
 {
     buf_printf(out,
                "\"usage\":{\"prompt_tokens\":%lld,\"completion_tokens\":%lld,"
-               "\"total_tokens\":%lld,\"prompt_tokens_details\":{\"cached_tokens\":%lld}}",
+               "\"total_tokens\":%lld,\"prompt_tokens_details\":{\"cached_tokens\":%lld}",
                (long long)answer->prompt_tokens, (long long)answer->completion_tokens,
                (long long)(answer->prompt_tokens + answer->completion_tokens),
                (long long)answer->cached_tokens);
+    encode_elastic(answer, out);
+    buf_text(out, "}");
 }
 
 static void encode_ids(const char *name, const int32_t *tokens, int32_t count, struct buf *out)

@@ -17,6 +17,7 @@ struct answer {
     const struct api_request *api;
     // usage
     int64_t prompt_tokens, completion_tokens, cached_tokens;
+    int32_t rank_limit; // what load has left an elastic request of its adapters; 0: all
 };
 
 // One choice as it goes into an answer.

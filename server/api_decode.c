@@ -37,8 +37,6 @@ static sora_status refuse_unsupported(const cJSON *root, struct api_error *error
     const cJSON *suffix = cJSON_GetObjectItemCaseSensitive(root, "suffix");
     if (suffix != NULL && !cJSON_IsNull(suffix))
         return unsupported(error, "suffix", "inserting text before a suffix is not supported");
-    if (has_items(root, "lora"))
-        return unsupported(error, "lora", "name an adapter in `model` or in `adapters`");
     return SORA_OK;
 }
 
@@ -173,7 +171,6 @@ static sora_status decode_counts(struct api_request *request, const struct api_l
         {"max_completion_tokens", 0, SORA_CONTEXT_MAX, &request->max_tokens},
         {"min_tokens", 0, SORA_CONTEXT_MAX, &request->min_tokens},
         {"n", 1, SORA_REQUEST_CHOICES_MAX, &request->n},
-        {"max_rank", 1, SORA_TRAIN_RANK_MAX, &request->max_rank},
     };
     request->n = 1;
     request->max_tokens = -1;
@@ -234,29 +231,6 @@ static sora_status decode_flags(struct api_request *request, struct api_error *e
     return status;
 }
 
-// "adapters":[{"name","scale"}]: one for now.
-static sora_status decode_adapters(struct api_request *request, struct api_error *error)
-{
-    const cJSON *list = cJSON_GetObjectItemCaseSensitive(request->tree, "adapters");
-    request->lora_scale = 1;
-    if (list == NULL || cJSON_IsNull(list))
-        return SORA_OK;
-    if (!cJSON_IsArray(list))
-        return api_error_set(error, API_BAD_REQUEST, "invalid_type", "adapters",
-                             "adapters: must be a list of {\"name\",\"scale\"}");
-    if (list->child == NULL)
-        return SORA_OK;
-    if (list->child->next != NULL)
-        return unsupported(error, "adapters", "composing several adapters is not built yet");
-    sora_status status = api_field_string(list->child, "name", &request->adapter, error);
-    if (status == SORA_OK && request->adapter == NULL)
-        status = api_error_set(error, API_BAD_REQUEST, "missing_field", "adapters",
-                               "adapters[0].name: is required");
-    if (status == SORA_OK)
-        status = api_field_float(list->child, "scale", -100, 100, &request->lora_scale, error);
-    return status;
-}
-
 // Fields that completions and chats share.
 static sora_status decode_common(struct api_request *request, const struct api_limits *limits,
                                  struct api_error *error)
@@ -277,7 +251,7 @@ static sora_status decode_common(struct api_request *request, const struct api_l
     if (status == SORA_OK)
         status = decode_stop_tokens(request, limits, error);
     if (status == SORA_OK)
-        status = decode_adapters(request, error);
+        status = api_decode_adapters(request, error);
     return status;
 }
 

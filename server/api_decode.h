@@ -30,16 +30,26 @@ struct api_prompt {
 
 enum api_kind { API_COMPLETION, API_CHAT };
 
+// One adapter that a request names.
+struct api_adapter {
+    const char *name; // NULL: by its id
+    int32_t id;       // of GET /lora-adapters; -1: by its name
+    float scale;
+    int32_t max_rank; // 0: the request's
+};
+
 // Everything points into `tree` or `arena`.
 struct api_request {
     cJSON *tree;
     struct arena arena;
     enum api_kind kind;
     const char *model; // NULL: the base
-    // llama.cpp's and our own ways to name one adapter beside `model`; NULL: none.
-    const char *adapter;
-    float lora_scale;
-    int32_t max_rank; // 0: all ranks
+    // What "adapters", "lora" or "parameters" name beside `model`, composed in this order.
+    struct api_adapter adapters[SORA_REQUEST_ADAPTERS_MAX];
+    int32_t adapter_count;
+    bool has_adapters; // one of them was given, if only to name none
+    int32_t max_rank;  // of each adapter's modules; 0: all ranks
+    bool elastic;      // under load the server may use fewer
 
     struct api_prompt *prompts; // completion: 1..SORA_REQUEST_PROMPTS_MAX
     int32_t prompt_count;
@@ -80,6 +90,10 @@ SORA_CHECKED sora_status api_decode_detokenize(const char *body, size_t bytes,
                                                const struct api_limits *limits,
                                                struct api_request *request,
                                                struct api_error *error);
+// llama.cpp's [{"id","scale"}], without those whose scale is 0; adapters
+// [SORA_REQUEST_ADAPTERS_MAX].
+SORA_CHECKED sora_status api_decode_scales(const cJSON *list, struct api_adapter *adapters,
+                                           int32_t *count, struct api_error *error);
 void api_request_deinit(struct api_request *request);
 
 #endif

@@ -29,5 +29,7 @@ SORA_CHECKED sora_status api_decode_prompts(struct api_request *request,
                                             const struct api_limits *limits,
                                             struct api_error *error);
 SORA_CHECKED sora_status api_decode_messages(struct api_request *request, struct api_error *error);
+// api_decode_adapters.c: "adapters", "lora", "parameters", "max_rank" and "elastic".
+SORA_CHECKED sora_status api_decode_adapters(struct api_request *request, struct api_error *error);
 
 #endif

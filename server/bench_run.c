@@ -37,6 +37,7 @@ struct bench {
 struct batch {
     int32_t count;
     int32_t seqs[BENCH_BATCH_MAX];
+    struct sora_lora_part parts[BENCH_BATCH_MAX];
     struct sora_span spans[BENCH_BATCH_MAX];
 };
 
@@ -75,7 +76,6 @@ static sora_status feed(struct bench *bench, int32_t seq, int32_t count, struct 
             .seq = seq,
             .tokens = bench->tokens + first,
             .token_count = left < SORA_STEP_ROWS_MAX ? left : SORA_STEP_ROWS_MAX,
-            .lora_scale = 1.0f,
             .want = left <= SORA_STEP_ROWS_MAX ? SORA_LOGITS_LAST : SORA_LOGITS_NONE};
         sora_engine_step(bench->engine, &span, 1, NULL);
     }
@@ -135,15 +135,18 @@ static sora_status open_batch(struct bench *bench, int32_t count, int32_t steps,
 static double decode_step(struct bench *bench, struct batch *batch,
                           const struct sora_lora *const *loras, struct sora_step_stats *stats)
 {
-    for (int32_t i = 0; i < batch->count; i++)
+    for (int32_t i = 0; i < batch->count; i++) {
+        const struct sora_lora *lora = loras != NULL ? loras[i] : NULL;
+        batch->parts[i] = (struct sora_lora_part){.lora = lora, .scale = 1.0f};
         batch->spans[i] = (struct sora_span){
             .seq = batch->seqs[i],
             .tokens = bench->tokens + (size_t)(i % bench->token_count),
             .token_count = 1,
-            .lora = loras != NULL ? loras[i] : NULL,
-            .lora_scale = 1.0f,
+            .parts = &batch->parts[i],
+            .part_count = lora != NULL,
             .want = SORA_LOGITS_LAST,
         };
+    }
     int64_t start_ns = clock_now_ns();
     sora_engine_step(bench->engine, batch->spans, batch->count, stats);
     return (double)(clock_now_ns() - start_ns) * 1e-3;

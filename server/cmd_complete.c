@@ -163,10 +163,8 @@ static void generate(struct completion *completion, sora_engine *engine, int32_t
                      sora_detokenizer *detokenizer)
 {
     const struct complete_args *args = completion->args;
-    struct sora_span span = {.seq = seq,
-                             .lora = completion->lora,
-                             .lora_scale = args->scale,
-                             .lora_rank_max = args->max_rank};
+    const struct sora_lora_part part = {completion->lora, args->scale, args->max_rank};
+    struct sora_span span = {.seq = seq, .parts = &part, .part_count = part.lora != NULL};
     int64_t started_us = clock_now_us();
     const float *logits =
         feed(engine, &span, completion->prompt, completion->prompt_count, rows_max);

@@ -215,9 +215,8 @@ static void carry_out(struct engine_loop *loop, const struct sched_plan *plan)
             .seq = seq->handle,
             .tokens = seq->tokens + planned->start,
             .token_count = planned->count,
-            .lora = seq->request->lora,
-            .lora_scale = seq->request->lora_scale,
-            .lora_rank_max = seq->request->lora_rank_max,
+            .parts = seq->request->parts,
+            .part_count = seq->request->part_count,
             .want = planned->all_logits    ? SORA_LOGITS_ALL
                     : planned->last_logits ? SORA_LOGITS_LAST
                                            : SORA_LOGITS_NONE,

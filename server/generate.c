@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/rng.h"
 #include "server/answer.h"
+#include "server/generate_adapters.h"
 #include "server/sse.h"
 #include "sora/limits.h"
 
@@ -21,7 +22,7 @@ struct generation {
     struct server *server;
     struct http_call *call;
     struct api_request api;
-    sora_pin *pin; // NULL: the base
+    struct generate_adapters adapters; // none: the base
     int32_t *prompts[SORA_REQUEST_PROMPTS_MAX];
     int32_t prompt_counts[SORA_REQUEST_PROMPTS_MAX];
     int32_t prompt_count;
@@ -99,12 +100,9 @@ static sora_status make_request(struct generation *gen, struct api_error *error)
         .stop_tokens = api->stop_tokens,
         .stop_token_count = api->stop_token_count,
         .logprobs = logprobs,
-        .lora = gen->pin != NULL ? sora_pin_lora(gen->pin) : NULL,
-        .lora_scale = api->lora_scale,
-        .lora_rank_max = api->max_rank,
         .vocab_size = server->info->base.vocab_size,
-        .adapter = gen->pin != NULL ? sora_pin_name(gen->pin) : NULL,
-        .adapter_digest = gen->pin != NULL ? sora_pin_info(gen->pin)->digest : NULL,
+        .adapters = gen->adapters.list,
+        .adapter_count = gen->adapters.count,
         .tenant = gen->call->caller.rate->id,
     };
     struct sora_error cause;
@@ -331,12 +329,9 @@ static void reply_stream(struct generation *gen)
 
 static sora_status prepare(struct generation *gen, struct api_error *error)
 {
-    const char *name = gen->api.adapter != NULL ? gen->api.adapter : gen->api.model;
-    sora_status status = generate_pin(gen->server, &gen->call->caller, name, &gen->pin, error);
-    if (status == SORA_OK && gen->api.adapter != NULL && gen->api.model != NULL &&
-        strcmp(gen->api.model, gen->server->base_name) != 0)
-        status = api_error_set(error, API_BAD_REQUEST, "invalid_value", "adapters",
-                               "adapters: goes with the base as model, not with an adapter");
+    sora_status status =
+        generate_take_adapters(gen->server, &gen->call->caller, &gen->api, &gen->adapters, error);
+    gen->answer.rank_limit = gen->adapters.rank_limit;
     if (status == SORA_OK)
         status = tokenize_prompts(gen, error);
     if (status == SORA_OK)
@@ -378,9 +373,8 @@ static sora_status run(struct generation *gen, struct api_error *error)
     rate_spend_tokens(rate, gen->answer.completion_tokens, clock_now_us());
     if (gen->client_gone)
         metrics_add(&server->metrics, METRICS_CANCELLED, 1);
-    if (gen->pin != NULL)
-        sora_registry_count_tokens(server->registry, gen->pin,
-                                   gen->answer.prompt_tokens + gen->answer.completion_tokens);
+    generate_count_tokens(server, &gen->adapters,
+                          gen->answer.prompt_tokens + gen->answer.completion_tokens);
     return SORA_OK;
 }
 
@@ -393,8 +387,7 @@ static void free_generation(struct generation *gen)
     request_destroy(gen->request);
     for (int32_t i = 0; i < SORA_REQUEST_PROMPTS_MAX; i++)
         free(gen->prompts[i]);
-    if (gen->pin != NULL)
-        sora_registry_unpin(gen->server->registry, gen->pin);
+    generate_release_adapters(gen->server, &gen->adapters);
     api_request_deinit(&gen->api);
 }
 

@@ -23,6 +23,14 @@ static sora_status pin_noted(struct server *server, const char *stored, sora_pin
     return status;
 }
 
+sora_status generate_unknown(const struct server *server, const char *name, struct api_error *error)
+{
+    return api_error_set(error, API_NOT_FOUND, "model_not_found", "model",
+                         "the model \"%.200s\" does not exist: it is neither the base \"%s\" "
+                         "nor the name of an adapter here; GET /v1/models lists them",
+                         name, server->base_name);
+}
+
 sora_status generate_pin(struct server *server, const struct auth_caller *caller, const char *name,
                          sora_pin **pin, struct api_error *error)
 {
@@ -36,10 +44,7 @@ sora_status generate_pin(struct server *server, const struct auth_caller *caller
         status = pin_noted(server, stored, pin, &cause);
     // A name that cannot be an adapter's is unknown like any other.
     if (status == SORA_NOT_FOUND || status == SORA_MALFORMED)
-        return api_error_set(error, API_NOT_FOUND, "model_not_found", "model",
-                             "the model \"%.200s\" does not exist: it is neither the base \"%s\" "
-                             "nor the name of an adapter here; GET /v1/models lists them",
-                             name, server->base_name);
+        return generate_unknown(server, name, error);
     if (status == SORA_OK)
         return SORA_OK;
     (void)api_error_from(error, API_FROM_MODEL, &cause);

@@ -18,6 +18,7 @@
     X(PREEMPTIONS, "sora_preemptions_total", "Sequences put back for want of KV blocks", 1)       \
     X(CANCELLED, "sora_requests_cancelled_total", "Requests whose client went away", 1)           \
     X(REJECTED, "sora_requests_rejected_total", "Requests refused because the queue was full", 1) \
+    X(SHORTENED, "sora_requests_shortened_total", "Elastic requests answered with fewer ranks", 1) \
     X(STEPS, "sora_steps_total", "Steps of the engine", 1)                                        \
     X(STEP_RANK_SUM, "sora_step_rank_sum_total", "Ranks computed, over rows and modules", 1)      \
     X(STEP_ATTENTION_US, "sora_step_attention_seconds_total", "Step time in attention", 1e-6)     \

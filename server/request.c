@@ -34,7 +34,8 @@ static sora_status make_seq(const struct request_spec *spec, struct request *req
     seq->prompt_count = count;
     seq->item.owner = seq;
     seq->item.tenant = (uint64_t)spec->tenant;
-    seq->item.adapter = key_of(spec->adapter);
+    // Composed ones have the turns of the first: more adapters are not more turns.
+    seq->item.adapter = key_of(spec->adapter_count > 0 ? spec->adapters[0].name : NULL);
     seq->item.length = count;
     seq->item.score_end = spec->score_prompt ? count - 1 : 0;
     seq->tokens = calloc(capacity, sizeof *seq->tokens);
@@ -59,6 +60,21 @@ static size_t event_count(const struct request_spec *spec)
         for (int32_t i = 0; i < spec->prompt_count; i++)
             events += (size_t)spec->prompt_token_counts[i] * (size_t)spec->choices;
     return events;
+}
+
+static void take_adapters(const struct request_spec *spec, struct request *request)
+{
+    ASSERT(spec->adapter_count >= 0 && spec->adapter_count <= SORA_REQUEST_ADAPTERS_MAX);
+    request->part_count = request->view.part_count = spec->adapter_count;
+    for (int32_t i = 0; i < spec->adapter_count; i++) {
+        const struct request_adapter *from = &spec->adapters[i];
+        struct sora_prefix_part *part = &request->view.parts[i];
+        request->parts[i] = from->part;
+        request->names[i] = from->name;
+        snprintf(part->digest, sizeof part->digest, "%s", from->digest);
+        part->scale = from->part.scale;
+        part->rank_max = from->part.rank_max;
+    }
 }
 
 sora_status request_create(const struct request_spec *spec, struct request **request,
@@ -87,18 +103,9 @@ sora_status request_create(const struct request_spec *spec, struct request **req
     for (int32_t i = 0; i < spec->stop_token_count; i++)
         made->stop_tokens[made->stop_token_count++] = spec->stop_tokens[i];
     made->logprobs = spec->logprobs;
-    made->lora = spec->lora;
-    made->lora_scale = spec->lora_scale;
-    made->lora_rank_max = spec->lora_rank_max;
-    made->adapter = spec->adapter;
     made->choices = spec->choices;
     made->tenant = made->view.tenant = spec->tenant;
-    if (spec->lora != NULL) {
-        ASSERT(spec->adapter_digest != NULL);
-        snprintf(made->view.digest, sizeof made->view.digest, "%s", spec->adapter_digest);
-        made->view.scale = spec->lora_scale;
-        made->view.rank_max = spec->lora_rank_max;
-    }
+    take_adapters(spec, made);
     made->arrival_us = clock_now_us();
     made->seqs = calloc((size_t)made->seq_count, sizeof *made->seqs);
     if (made->seqs == NULL)
@@ -225,8 +232,8 @@ void request_table_adapters(struct request_table *table, struct buf *running, st
 {
     pthread_mutex_lock(&table->mutex);
     for (struct request *request = table->first; request != NULL; request = request->table_next)
-        if (request->adapter != NULL)
-            add_name_once(atomic_load(&request->admitted) ? running : waiting, request->adapter);
+        for (int32_t i = 0; i < request->part_count; i++)
+            add_name_once(atomic_load(&request->admitted) ? running : waiting, request->names[i]);
     for (struct request_wait *wait = table->first_wait; wait != NULL; wait = wait->next) {
         char name[SORA_STORED_NAME_BYTES_MAX + 1];
         snprintf(name, sizeof name, "%.*s", (int)strcspn(wait->adapter, "@"), wait->adapter);

@@ -41,10 +41,9 @@ struct request {
     int32_t end_token_count;
     int32_t stop_tokens[SORA_STOP_TOKEN_COUNT_MAX]; // of the request; hold despite ignore_eos
     int32_t stop_token_count;
-    int32_t logprobs;             // top log-probabilities per token; -1: none at all
-    const struct sora_lora *lora; // NULL: the base; pinned by the owner of the request
-    float lora_scale;
-    int32_t lora_rank_max;        // 0: all
+    int32_t logprobs; // top log-probabilities per token; -1: none at all
+    struct sora_lora_part parts[SORA_REQUEST_ADAPTERS_MAX]; // pinned by the request's owner
+    int32_t part_count;                                     // 0: the base
     struct sora_prefix_view view; // the same, as the prefix cache knows it
     int32_t tenant;               // of struct rate_tenant; 0: none
     int32_t choices;              // of each prompt
@@ -55,10 +54,17 @@ struct request {
     atomic_bool admitted; // engine: a sequence of it has run
     sem_t released;       // posted by the engine as its very last touch
 
-    struct request *prev, *next; // the engine's list
-    struct request *inbox_next;  // the loop's inbox
-    const char *adapter;         // name, or NULL; for the table
+    struct request *prev, *next;                  // the engine's list
+    struct request *inbox_next;                   // the loop's inbox
+    const char *names[SORA_REQUEST_ADAPTERS_MAX]; // of the parts; for the table
     struct request *table_prev, *table_next;
+};
+
+// One adapter of a request; all of it is borrowed until the request is destroyed.
+struct request_adapter {
+    struct sora_lora_part part;
+    const char *name;
+    const char *digest; // hex
 };
 
 // Everything a request needs to know; copied, except what is said to be borrowed above.
@@ -75,13 +81,10 @@ struct request_spec {
     const int32_t *stop_tokens;
     int32_t stop_token_count;
     int32_t logprobs;
-    const struct sora_lora *lora;
-    float lora_scale;
-    int32_t lora_rank_max;
     int32_t vocab_size;
-    const char *adapter;        // name, NULL: the base
-    const char *adapter_digest; // hex; NULL: the base
-    int32_t tenant;             // of struct rate_tenant; 0: none
+    const struct request_adapter *adapters; // in the order in which they are added
+    int32_t adapter_count;                  // 0: the base
+    int32_t tenant;                         // of struct rate_tenant; 0: none
 };
 
 // SORA_LIMIT when its events would take more than SORA_EVENT_BYTES_MAX; SORA_MALFORMED of a

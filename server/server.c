@@ -50,6 +50,8 @@ sora_status server_open(const struct server_config *config, struct server **serv
                                 .loopback = is_loopback(config->host),
                                 .reload = config->reload_keys};
     sora_status status = card_cache_init(&made->cards, err);
+    if (status == SORA_OK)
+        status = lora_ids_init(&made->lora_ids, err);
     if (status == SORA_OK) // before the first request can come
         status = auth_start(&auth, &made->auth, err);
     if (status == SORA_OK)
@@ -280,6 +282,7 @@ void server_close(struct server *server)
     if (server->model != NULL)
         sora_model_close(server->model);
     card_cache_deinit(&server->cards);
+    lora_ids_deinit(&server->lora_ids);
     request_table_deinit(&server->requests);
     free(server);
 }

@@ -18,6 +18,7 @@
 #include "server/conn_watch.h"
 #include "server/engine_loop.h"
 #include "server/http.h"
+#include "server/lora_ids.h"
 #include "server/metrics.h"
 #include "server/replica.h"
 #include "server/request.h"
@@ -49,6 +50,8 @@ struct server_config {
     size_t adapter_bytes; // memory for adapters; 0: a part of the machine's
     size_t store_bytes;   // on disk; 0: no limit
     int32_t queue_max;
+    int32_t elastic_at;        // requests from which on elastic ones are shortened; 0: never
+    int32_t elastic_rank;      // to so many ranks
     int32_t step_ms;           // of a step in which others generate, at most
     const char *chat_template; // NULL: the model's own
     struct server_preload preloads[SORA_PRELOAD_COUNT_MAX];
@@ -78,6 +81,7 @@ struct server {
     struct metrics metrics;
     struct request_table requests;
     struct card_cache cards;
+    struct lora_ids lora_ids;
     _Atomic int64_t upload_budget; // bytes of adapter bodies that may still come in
     _Atomic int32_t calls;         // being handled, but for health checks
     struct conn_watch *watch;

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "sora/limits.h"
 #include "sora/lora.h"
 #include "sora/status.h"
 
@@ -97,10 +98,14 @@ int32_t sora_engine_seq_open(sora_engine *engine);
 void sora_engine_seq_close(sora_engine *engine, int32_t seq);
 // What a sequence is computed with, as far as its keys and values depend on it, and who may share
 // them. Filled with zeros before its fields are set.
-struct sora_prefix_view {
-    char digest[65]; // of the adapter, in hex; "": the base
+struct sora_prefix_part {
+    char digest[65]; // of the adapter, in hex
     float scale;
     int32_t rank_max;
+};
+struct sora_prefix_view {
+    struct sora_prefix_part parts[SORA_REQUEST_ADAPTERS_MAX]; // as the spans' parts
+    int32_t part_count;                                       // 0: the base
     int32_t tenant; // nothing is shared between two: a hit would tell what another has sent
 };
 // The same as seq_open for a sequence whose spans will all have this view, and that begins with
@@ -120,11 +125,10 @@ enum sora_logits { SORA_LOGITS_NONE, SORA_LOGITS_LAST, SORA_LOGITS_ALL };
 // Consecutive new tokens of one sequence: a prompt chunk, or the one token of a decode.
 struct sora_span {
     int32_t seq;
-    const int32_t *tokens;        // [token_count], each 0 <= token < vocab_size
-    int32_t token_count;          // >= 1
-    const struct sora_lora *lora; // NULL: the base
-    float lora_scale;             // multiplies every module's scale; 1 for a plain request
-    int32_t lora_rank_max;        // only the first ranks of each module; 0: all
+    const int32_t *tokens;              // [token_count], each 0 <= token < vocab_size
+    int32_t token_count;                // >= 1
+    const struct sora_lora_part *parts; // [part_count], added in this order
+    int32_t part_count;                 // 0: the base; SORA_REQUEST_ADAPTERS_MAX at most
     enum sora_logits want;
     // Out: [1, vocab] for LAST, [token_count, vocab] for ALL, NULL for NONE. In the engine's
     // memory, valid until the next step.

@@ -54,6 +54,7 @@
 #define SORA_QUEUE_REQUESTS_MAX 1024 // waiting requests; beyond it: 429
 #define SORA_REQUEST_CHOICES_MAX 16  // n and best_of
 #define SORA_REQUEST_PROMPTS_MAX 64  // prompts in one request
+#define SORA_REQUEST_ADAPTERS_MAX 8  // composed for one request; each costs what it costs alone
 #define SORA_STOP_COUNT_MAX 16
 #define SORA_STOP_BYTES_MAX 256
 #define SORA_LOGPROBS_MAX 50
@@ -76,12 +77,15 @@
 #define SORA_STEP_ROWS_DEFAULT 256        // rows the planner fills a step with; keeps decode smooth
 #define SORA_STEP_MS_DEFAULT 100          // pause that a long prompt may cause those who generate
 #define SORA_STEP_MS_MAX 60000
-#define SORA_FAIR_FLOWS_MAX 8192        // tenants and adapters with a token counter; 1 MB
-#define SORA_FAIR_TOKEN_COST 2          // of a generated token in prompt tokens: what it takes
-#define SORA_FAIR_WAIT_US 2000000       // after which a waiting sequence counts as old
-#define SORA_FAIR_OLDEST_TURN 4         // every so many admissions one goes to the oldest
-#define SORA_PREFILL_ROWS_MIN 16        // of a prompt in a step, even behind a full batch
-#define SORA_DRAIN_US 30000000          // running requests get so long after SIGTERM
+#define SORA_FAIR_FLOWS_MAX 8192  // tenants and adapters with a token counter; 1 MB
+#define SORA_FAIR_TOKEN_COST 2    // of a generated token in prompt tokens: what it takes
+#define SORA_FAIR_WAIT_US 2000000 // after which a waiting sequence counts as old
+#define SORA_FAIR_OLDEST_TURN 4   // every so many admissions one goes to the oldest
+#define SORA_PREFILL_ROWS_MIN 16  // of a prompt in a step, even behind a full batch
+#define SORA_ELASTIC_AT_DEFAULT SORA_SEQS_DEFAULT // requests: the places are taken then
+#define SORA_ELASTIC_AT_MAX 65536                 // above any queue: never reached
+#define SORA_ELASTIC_RANK_DEFAULT 4               // of the 16 that training begins with
+#define SORA_DRAIN_US 30000000                    // running requests get so long after SIGTERM
 #define SORA_STREAM_COMMENT_US 15000000 // a ':' line in a silent stream, so that proxies keep it
 #define SORA_METRICS_ADAPTERS_MAX 100   // adapters with labels of their own in /metrics
 #define SORA_CARD_CACHE_COUNT 4096      // rendered adapter facts by digest, about 4 KB each

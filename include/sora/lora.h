@@ -37,6 +37,14 @@ struct sora_lora {
     const struct sora_lora_module *modules; // [layer_count][SORA_PROJ_COUNT]
 };
 
+// One adapter as a sequence uses it. Several make a list, which computes what one adapter does
+// whose ranks are theirs, one after another in the order of the list.
+struct sora_lora_part {
+    const struct sora_lora *lora;
+    float scale;      // multiplies every module's scale; 1 for a plain request
+    int32_t rank_max; // only the first ranks of each module; 0: all
+};
+
 // The dimensions and identity of a base model, as far as an adapter cares. Filled by the model.
 struct sora_base {
     char architecture[32]; // "llama", "qwen3", ...

@@ -17,7 +17,7 @@
 size_t lora_scratch_count(int32_t m, int32_t rank_max)
 {
     ASSERT(m >= 0 && rank_max >= 0);
-    return (size_t)LORA_CALLS_MAX * (size_t)m * (size_t)rank_max;
+    return (size_t)LORA_CALLS_MAX * LORA_PARTS_MAX * (size_t)m * (size_t)rank_max;
 }
 
 static const struct sora_lora_module *module_of(const struct lora_group *group, int32_t layer,

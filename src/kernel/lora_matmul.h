@@ -6,7 +6,8 @@
 // batch; rank 0 and rows without an adapter cost nothing. A row's result depends on its own x and
 // adapter alone, to the bit.
 // Shrink: one dot product per rank, in a fixed order over d_in. Expand: y[o] starts at zero and
-// grows by t[r] * B[o, r] for r = 0, 1, ... in turn.
+// grows by t[r] * B[o, r] for r = 0, 1, ... in turn. A row that is in several groups grows by them
+// in the order of the groups, to the bit as by one adapter of their ranks one after another.
 #ifndef KERNEL_LORA_MATMUL_H
 #define KERNEL_LORA_MATMUL_H
 
@@ -15,9 +16,11 @@
 
 #include "base/cpu.h"
 #include "base/pool.h"
+#include "sora/limits.h"
 #include "sora/lora.h"
 
-#define LORA_CALLS_MAX 3 // q, k and v read the same x
+#define LORA_CALLS_MAX 3                         // q, k and v read the same x
+#define LORA_PARTS_MAX SORA_REQUEST_ADAPTERS_MAX // groups that one row is in
 
 // The rows of a batch that share one adapter view.
 struct lora_group {
@@ -44,7 +47,8 @@ struct lora_work {
     float *t[LORA_CALLS_MAX];          // of each module, [row_count, rank] of group after group
 };
 
-// Floats of scratch for up to m rows and a largest module rank.
+// Floats of scratch for up to m rows, each in LORA_PARTS_MAX groups at most, and a largest module
+// rank. A step uses, from the start, one for each rank it computes.
 size_t lora_scratch_count(int32_t m, int32_t rank_max);
 // Returns the sum over rows and modules of the ranks to compute; 0: nothing else needs a call.
 int64_t lora_work_init(struct lora_work *work);

@@ -236,36 +236,54 @@ static void add_rows_of_span(struct sora_engine *engine, const struct sora_span 
     seq->length += span->token_count;
 }
 
-static bool same_view(const struct lora_group *group, const struct sora_span *span)
+static bool is_group(const struct lora_group *group, const struct sora_span *span, int32_t part)
 {
-    return group->lora == span->lora && group->scale == span->lora_scale &&
-           group->rank_max == span->lora_rank_max;
+    if (part >= span->part_count)
+        return false;
+    const struct sora_lora_part *of = &span->parts[part];
+    return group->lora == of->lora && group->scale == of->scale && group->rank_max == of->rank_max;
 }
 
-// Lists the rows of each adapter view; base rows are in no group.
+// A new group of the rows of all spans whose `part` is that of `span`; returns the rows.
+static int32_t add_group(struct forward_batch *batch, const struct sora_span *spans,
+                         int32_t span_count, const struct sora_span *span, int32_t part,
+                         int32_t *rows)
+{
+    struct lora_group *group = &batch->groups[batch->group_count++];
+    const struct sora_lora_part *of = &span->parts[part];
+    *group = (struct lora_group){
+        .lora = of->lora, .scale = of->scale, .rank_max = of->rank_max, .rows = rows};
+    for (int32_t j = 0, row = 0; j < span_count; row += spans[j++].token_count) {
+        for (int32_t t = 0; is_group(group, &spans[j], part) && t < spans[j].token_count; t++)
+            rows[group->row_count++] = row + t;
+    }
+    return group->row_count;
+}
+
+// Lists the rows of each adapter view; base rows are in no group. First parts stand before second
+// ones and so on, so that every row meets its adapters in the order of its own list, whatever the
+// others' lists are.
 static void group_rows(struct forward_batch *batch, const struct sora_span *spans,
                        int32_t span_count)
 {
-    int32_t filled = 0;
+    int32_t filled = 0, part_count = 0;
     batch->group_count = 0;
     for (int32_t i = 0; i < span_count; i++) {
-        if (spans[i].lora == NULL)
-            continue;
-        int32_t known = 0;
-        while (known < batch->group_count && !same_view(&batch->groups[known], &spans[i]))
-            known++;
-        if (known < batch->group_count)
-            continue; // taken along when its view came first
-        struct lora_group *group = &batch->groups[batch->group_count++];
-        *group = (struct lora_group){.lora = spans[i].lora,
-                                     .scale = spans[i].lora_scale,
-                                     .rank_max = spans[i].lora_rank_max,
-                                     .rows = batch->group_rows + filled};
-        for (int32_t j = 0, row = 0; j < span_count; row += spans[j++].token_count) {
-            for (int32_t t = 0; same_view(group, &spans[j]) && t < spans[j].token_count; t++)
-                batch->group_rows[filled++] = row + t;
+        ASSERT(spans[i].part_count >= 0 && spans[i].part_count <= LORA_PARTS_MAX);
+        part_count = spans[i].part_count > part_count ? spans[i].part_count : part_count;
+    }
+    for (int32_t part = 0; part < part_count; part++) {
+        const int32_t first = batch->group_count;
+        for (int32_t i = 0; i < span_count; i++) {
+            if (part >= spans[i].part_count)
+                continue;
+            int32_t known = first;
+            while (known < batch->group_count && !is_group(&batch->groups[known], &spans[i], part))
+                known++;
+            if (known == batch->group_count) // otherwise taken along when its view came first
+                filled += add_group(batch, spans, span_count, &spans[i], part,
+                                    batch->group_rows + filled);
         }
-        group->row_count = (int32_t)(batch->group_rows + filled - group->rows);
     }
 }
 

@@ -71,14 +71,14 @@ sora_status forward_init(struct forward *forward, const struct sora_model *model
     // As torch does: 1 / sqrt in double, then f32.
     forward->shape.scale = (float)(1.0 / __builtin_sqrt((double)base->head_dim));
 
-    size_t rows = (size_t)options->rows_max;
+    size_t rows = (size_t)options->rows_max, uses = rows * LORA_PARTS_MAX;
     struct forward_batch *batch = &forward->batch;
     batch->tokens = calloc(rows, sizeof *batch->tokens);
     batch->positions = calloc(rows, sizeof *batch->positions);
     batch->rows = calloc(rows, sizeof *batch->rows);
     batch->slots = calloc(rows, sizeof *batch->slots);
-    batch->groups = calloc(rows, sizeof *batch->groups);
-    batch->group_rows = calloc(rows, sizeof *batch->group_rows);
+    batch->groups = calloc(uses, sizeof *batch->groups);
+    batch->group_rows = calloc(uses, sizeof *batch->group_rows);
     batch->logit_rows = calloc((size_t)options->logit_rows_max, sizeof *batch->logit_rows);
     sora_status status = SORA_OK;
     if (batch->tokens == NULL || batch->positions == NULL || batch->rows == NULL ||

@@ -22,8 +22,8 @@ struct forward_batch {
     struct attention_row *rows; // [M]
     int32_t *slots;             // [M]: KV slot of the row, block * T + offset
     int32_t group_count;        // adapter views in use
-    struct lora_group *groups;  // rows in ascending order
-    int32_t *group_rows;        // [M], the groups' row lists one after another
+    struct lora_group *groups;  // of first parts, of second parts, ...; rows in ascending order
+    int32_t *group_rows;        // [M * LORA_PARTS_MAX], the groups' row lists one after another
     int32_t logit_row_count;
     int32_t *logit_rows; // [L]: rows whose logits are wanted
 };

@@ -54,11 +54,13 @@ static int32_t bucket_of(const struct prefix_cache *cache, uint64_t parent_stamp
                          const struct sora_prefix_view *view, const int32_t *tokens)
 {
     uint64_t hash = 1469598103934665603u ^ parent_stamp ^ ((uint64_t)(uint32_t)view->tenant << 32);
-    uint32_t scale;
-    memcpy(&scale, &view->scale, sizeof scale);
-    hash = (hash ^ scale) * 1099511628211u;
-    for (int i = 0; i < 16; i++)
-        hash = (hash ^ (uint8_t)view->digest[i]) * 1099511628211u;
+    for (int32_t part = 0; part < view->part_count; part++) {
+        uint32_t scale;
+        memcpy(&scale, &view->parts[part].scale, sizeof scale);
+        hash = (hash ^ scale) * 1099511628211u;
+        for (int i = 0; i < 16; i++)
+            hash = (hash ^ (uint8_t)view->parts[part].digest[i]) * 1099511628211u;
+    }
     for (int i = 0; i < TOKENS; i++)
         hash = (hash ^ (uint32_t)tokens[i]) * 1099511628211u;
     hash ^= hash >> 32;
@@ -68,9 +70,15 @@ static int32_t bucket_of(const struct prefix_cache *cache, uint64_t parent_stamp
 // Of views that were filled with zeros first.
 static bool same_view(const struct sora_prefix_view *a, const struct sora_prefix_view *b)
 {
-    return strcmp(a->digest, b->digest) == 0 &&
-           memcmp(&a->scale, &b->scale, sizeof a->scale) == 0 && a->rank_max == b->rank_max &&
-           a->tenant == b->tenant;
+    if (a->tenant != b->tenant || a->part_count != b->part_count)
+        return false;
+    for (int32_t i = 0; i < a->part_count; i++) {
+        const struct sora_prefix_part *left = &a->parts[i], *right = &b->parts[i];
+        if (strcmp(left->digest, right->digest) != 0 || left->rank_max != right->rank_max ||
+            memcmp(&left->scale, &right->scale, sizeof left->scale) != 0)
+            return false;
+    }
+    return true;
 }
 
 int32_t prefix_cache_find(const struct prefix_cache *cache, const struct sora_prefix_view *view,

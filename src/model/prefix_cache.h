@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which KV blocks hold the keys and values of which tokens: an index over full blocks, by the block
-// before them, the view they were computed with (adapter digest, scale, ranks) and their tokens.
+// before them, the view they were computed with (the digest, scale and ranks of each adapter, in
+// their order) and their tokens.
 // All of these are compared, not just hashed, and a block's stamp is never given twice, so a stale
 // or foreign block cannot be found. Blocks that no sequence holds wait in order of last use and are
 // given away oldest first. Owned by a KV cache, used by the engine's thread; allocates nothing

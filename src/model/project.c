@@ -42,7 +42,8 @@ sora_status project_init(struct projector *projector, const struct sora_base *ba
         aligned_calloc(matmul_scratch_count(widest_input(base), pool_threads(pool)), sizeof(float));
     if (compute == SORA_COMPUTE_INT8)
         projector->quant_memory = aligned_calloc(row_quant_bytes(rows_max, widest_input(base)), 1);
-    projector->lora_scratch = aligned_calloc(lora_scratch_of(base, rows_max) + 1, sizeof(float));
+    // Not aligned_calloc, which touches what it gives: few steps use more than a fraction of it.
+    projector->lora_scratch = calloc(lora_scratch_of(base, rows_max) + 1, sizeof(float));
     projector->threads = aligned_calloc(threads, sizeof *projector->threads);
     if (projector->matmul_scratch == NULL || projector->lora_scratch == NULL ||
         projector->threads == NULL ||

@@ -163,7 +163,7 @@ sora_status evaluate_dataset(const sora_model *model, const sora_tokenizer *toke
     const int64_t start_us = clock_now_us();
     struct evaluation evaluation = {.model = model,
                                     .tokenizer = tokenizer,
-                                    .lora = lora,
+                                    .part = {.lora = lora, .scale = 1.0f},
                                     .dataset = dataset,
                                     .options = *options};
     sora_status status = evaluation_init(&evaluation, err);

@@ -161,7 +161,8 @@ void evaluate_plan_spans(struct evaluation *evaluation)
     evaluation->span_count = 0;
     for (int32_t i = 0; i < evaluation->engine_options.seqs_max; i++) {
         const struct evaluate_slot *slot = &evaluation->slots[i];
-        struct sora_span span = {.lora = evaluation->lora, .lora_scale = 1.0f};
+        struct sora_span span = {.parts = &evaluation->part,
+                                 .part_count = evaluation->part.lora != NULL};
         if (!slot->open || !plan_span(slot, rows, logit_rows, &span))
             continue;
         rows -= span.token_count;

@@ -43,7 +43,7 @@ struct evaluate_score {
 struct evaluation {
     const sora_model *model;
     const sora_tokenizer *tokenizer;
-    const struct sora_lora *lora;
+    struct sora_lora_part part; // what is evaluated; lora NULL: the base
     const struct dataset *dataset;
     struct sora_eval_options options;
     int32_t example_count;

@@ -297,6 +297,46 @@ static void a_rank_limit_equals_an_adapter_cut_to_it(void **state)
     fixture_close(&f);
 }
 
+// Rows in several groups: the bits of one adapter that has all ranks, in the groups' order.
+static void groups_that_share_rows_add_up_in_their_order(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_open(&f, 31, 70);
+    const size_t first = 4, second = 3, count = (size_t)ROW_COUNT * 70;
+    struct sora_lora_module *four = module_of(&f, 0), *six = module_of(&f, 4);
+    float *a = floats((first + second) * 31), *bt = floats((first + second) * 70);
+    for (size_t i = 0; i < first * 31; i++)
+        a[i] = ((const float *)four->a)[i];
+    for (size_t i = 0; i < second * 31; i++) // half the scale, as a power of two
+        a[first * 31 + i] = half_from_bf16(((const uint16_t *)six->a)[i]) * 0.5f;
+    for (size_t i = 0; i < first * 70; i++)
+        bt[i] = ((const float *)four->bt)[i];
+    for (size_t i = 0; i < second * 70; i++)
+        bt[first * 70 + i] = half_from_bf16(((const uint16_t *)six->bt)[i]);
+    four->scale = six->scale = 2.0f;
+    struct lora_group both[2] = {f.groups[0], f.groups[0]};
+    both[1].lora = &f.loras[4];
+    both[1].scale = 0.5f;
+    both[1].rank_max = (int32_t)second;
+    assert_int_equal(run(&f, cpu_isa(), NULL, both, 2), (first + second) * 3);
+    float *composed = copy_of(f.y, count);
+    struct lora_group turned[2] = {both[1], both[0]};
+    run(&f, cpu_isa(), NULL, turned, 2);
+    assert_int_not_equal(bits_differ(f.y, composed, count), -1); // the order is what it claims
+    struct sora_lora_module modules[LAYER_COUNT * SORA_PROJ_COUNT] = {{.rank = 0}};
+    modules[SORA_PROJ_COUNT + SORA_PROJ_UP] =
+        (struct sora_lora_module){(int32_t)(first + second), 2.0f, SORA_F32, a, bt};
+    const struct sora_lora lora = {LAYER_COUNT, modules};
+    both[0].lora = &lora;
+    run(&f, cpu_isa(), NULL, both, 1);
+    assert_int_equal(bits_differ(f.y, composed, count), -1);
+    free(a);
+    free(bt);
+    free(composed);
+    fixture_close(&f);
+}
+
 static void a_wrong_scale_is_noticed(void **state)
 {
     (void)state;
@@ -321,6 +361,7 @@ int main(void)
         cmocka_unit_test(no_rank_means_no_work),
         cmocka_unit_test(modules_of_one_x_run_together),
         cmocka_unit_test(a_rank_limit_equals_an_adapter_cut_to_it),
+        cmocka_unit_test(groups_that_share_rows_add_up_in_their_order),
         cmocka_unit_test(a_wrong_scale_is_noticed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

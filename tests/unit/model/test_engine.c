@@ -122,8 +122,7 @@ static const float *run_span(sora_engine *engine, int32_t seq, const int32_t *to
                              enum sora_logits want)
 {
     assert_true(sora_engine_seq_reserve(engine, seq, sora_engine_seq_length(engine, seq) + count));
-    struct sora_span span = {
-        .seq = seq, .tokens = tokens, .token_count = count, .lora_scale = 1.0f, .want = want};
+    struct sora_span span = {.seq = seq, .tokens = tokens, .token_count = count, .want = want};
     sora_engine_step(engine, &span, 1, NULL);
     return span.logits;
 }
@@ -346,7 +345,8 @@ enum { MIX_SEQS = 9, MIX_TOKENS = 90, MIX_ADAPTERS = 3 };
 struct mix {
     int32_t tokens[MIX_SEQS][MIX_TOKENS];
     int32_t lengths[MIX_SEQS];
-    struct sora_span views[MIX_SEQS]; // adapter settings only
+    struct sora_lora_part parts[MIX_SEQS][3];
+    int32_t part_counts[MIX_SEQS];
 };
 
 // The logits after each whole sequence, fed in chunks of `chunk` tokens, alone or all at once.
@@ -364,10 +364,11 @@ static void run_mix(sora_engine *engine, const struct mix *mix, int32_t vocab, i
                 int32_t s = first + i, left = mix->lengths[s] - done[i];
                 if (left == 0)
                     continue;
-                struct sora_span span = mix->views[s];
-                span.seq = seqs[i];
-                span.tokens = mix->tokens[s] + done[i];
-                span.token_count = left < chunk ? left : chunk;
+                struct sora_span span = {.seq = seqs[i],
+                                         .tokens = mix->tokens[s] + done[i],
+                                         .token_count = left < chunk ? left : chunk,
+                                         .parts = mix->parts[s],
+                                         .part_count = mix->part_counts[s]};
                 span.want = span.token_count == left ? SORA_LOGITS_LAST : SORA_LOGITS_NONE;
                 assert_true(sora_engine_seq_reserve(engine, seqs[i], done[i] + span.token_count));
                 done[i] += span.token_count;
@@ -401,9 +402,13 @@ static void check_mixes(sora_model *model, enum sora_compute compute)
         mix.lengths[s] = 1 + (int32_t)rng_below(&rng, MIX_TOKENS);
         for (int32_t t = 0; t < mix.lengths[s]; t++)
             mix.tokens[s][t] = (int32_t)rng_below(&rng, (uint64_t)base->vocab_size);
-        mix.views[s].lora_scale = s % 2 == 0 ? 1.0f : 0.5f;
-        mix.views[s].lora_rank_max = s % 5 == 4 ? 2 : 0;
-        mix.views[s].lora = s % 4 == 3 ? NULL : &adapters[s % MIX_ADAPTERS].lora;
+        mix.part_counts[s] = s % 4 == 3 ? 0 : 1 + s % 3;
+        for (int32_t p = 0; p < mix.part_counts[s]; p++) // in every order
+            mix.parts[s][p] = (struct sora_lora_part){
+                .lora = &adapters[(s % 2 == 0 ? s + p : s + 2 * p) % MIX_ADAPTERS].lora,
+                .scale = (s + p) % 2 == 0 ? 1.0f : 0.5f,
+                .rank_max = s % 5 == 4 ? 2 : 0,
+            };
     }
     size_t count = (size_t)MIX_SEQS * (size_t)base->vocab_size;
     float *alone = malloc(count * sizeof *alone), *mixed = malloc(count * sizeof *mixed);
@@ -414,7 +419,7 @@ static void check_mixes(sora_model *model, enum sora_compute compute)
         assert_memory_equal(alone, mixed, count * sizeof *alone);
     }
     // It would notice: another adapter gives other bits.
-    mix.views[0].lora = &adapters[1].lora;
+    mix.parts[0][0].lora = &adapters[1].lora;
     run_mix(two, &mix, base->vocab_size, 7, true, mixed);
     assert_memory_not_equal(alone, mixed, (size_t)base->vocab_size * sizeof *alone);
     assert_memory_equal(alone + base->vocab_size, mixed + base->vocab_size,
@@ -432,6 +437,97 @@ static void a_row_has_the_same_bits_alone_and_in_any_mix(void **state)
 {
     (void)state;
     check_mixes(open_model(GOLDEN_DIR "/tiny/qwen3"), SORA_COMPUTE_F32);
+}
+
+// One adapter that has the ranks of the parts, one after another, each part's scale in its own
+// power of two: the concatenation is exact then.
+static struct toy_adapter concatenate(const struct sora_base *base,
+                                      const struct sora_lora_part *parts, int32_t part_count)
+{
+    size_t module_count = (size_t)base->layer_count * SORA_PROJ_COUNT, floats = 0;
+    struct toy_adapter toy = {.modules = calloc(module_count, sizeof *toy.modules)};
+    for (size_t i = 0; i < module_count; i++) {
+        size_t width = (size_t)(base->d_in[i % SORA_PROJ_COUNT] + base->d_out[i % SORA_PROJ_COUNT]);
+        for (int32_t p = 0; p < part_count; p++) {
+            int32_t rank = parts[p].lora->modules[i].rank;
+            bool cut = parts[p].rank_max > 0 && parts[p].rank_max < rank;
+            toy.modules[i].rank += cut ? parts[p].rank_max : rank;
+        }
+        floats += ((size_t)toy.modules[i].rank * width + 32) / 16 * 16;
+    }
+    assert_int_equal(posix_memalign((void **)&toy.data, 64, (floats + 16) * sizeof(float)), 0);
+    float *next = toy.data;
+    for (size_t i = 0; i < module_count; i++) {
+        struct sora_lora_module *module = &toy.modules[i];
+        size_t d_in = (size_t)base->d_in[i % SORA_PROJ_COUNT];
+        size_t d_out = (size_t)base->d_out[i % SORA_PROJ_COUNT], filled = 0;
+        float *a = next, *bt = next + (size_t)module->rank * d_in;
+        *module = (struct sora_lora_module){module->rank, 1.0f, SORA_F32, a, bt};
+        for (int32_t p = 0; p < part_count; p++) {
+            const struct sora_lora_module *from = &parts[p].lora->modules[i];
+            bool cut = parts[p].rank_max > 0 && parts[p].rank_max < from->rank;
+            size_t ranks = (size_t)(cut ? parts[p].rank_max : from->rank);
+            for (size_t j = 0; j < ranks * d_in; j++)
+                a[filled * d_in + j] = ((const float *)from->a)[j] * parts[p].scale * from->scale;
+            if (ranks > 0)
+                memcpy(bt + filled * d_out, from->bt, ranks * d_out * sizeof *bt);
+            filled += ranks;
+        }
+        next += ((size_t)module->rank * (d_in + d_out) + 15) / 16 * 16;
+    }
+    toy.lora = (struct sora_lora){.layer_count = base->layer_count, .modules = toy.modules};
+    return toy;
+}
+
+// To the bit: the scales are powers of two, which A takes in without rounding.
+static void composed_adapters_equal_their_concatenation(void **state)
+{
+    (void)state;
+    sora_model *model = open_model(GOLDEN_DIR "/tiny/llama");
+    const struct sora_base *base = &sora_model_get_info(model)->base;
+    sora_engine *engine = make_engine(model, SORA_COMPUTE_F32, 2);
+    struct toy_adapter adapters[SORA_REQUEST_ADAPTERS_MAX];
+    struct sora_lora_part parts[SORA_REQUEST_ADAPTERS_MAX];
+    int32_t tokens[20];
+    size_t bytes = (size_t)base->vocab_size * sizeof(float);
+    float *composed = malloc(bytes);
+    for (int32_t i = 0; i < 20; i++)
+        tokens[i] = 5 + 7 * i;
+    for (int32_t i = 0; i < SORA_REQUEST_ADAPTERS_MAX; i++) {
+        adapters[i] = make_adapter(base, 30 + (uint64_t)i, 6);
+        parts[i] = (struct sora_lora_part){.lora = &adapters[i].lora,
+                                           .scale = i % 2 == 0 ? 0.5f : -1.0f,
+                                           .rank_max = i % 3 == 2 ? 2 : 0};
+    }
+    for (int32_t count = 2; count <= SORA_REQUEST_ADAPTERS_MAX; count += 3) {
+        struct toy_adapter whole = concatenate(base, parts, count);
+        const struct sora_lora_part one = {.lora = &whole.lora, .scale = 1};
+        struct sora_step_stats stats[3];
+        for (int32_t run = 0; run < 3; run++) {
+            int32_t seq = sora_engine_seq_open(engine);
+            assert_true(sora_engine_seq_reserve(engine, seq, 20));
+            // The third run lacks an adapter: it would be noticed.
+            struct sora_span span = {.seq = seq,
+                                     .tokens = tokens,
+                                     .token_count = 20,
+                                     .parts = run == 1 ? &one : parts,
+                                     .part_count = run == 1 ? 1 : count - (run == 2),
+                                     .want = SORA_LOGITS_LAST};
+            sora_engine_step(engine, &span, 1, &stats[run]);
+            if (run == 0)
+                memcpy(composed, span.logits, bytes);
+            assert_int_equal(memcmp(composed, span.logits, bytes) == 0, run != 2);
+            sora_engine_seq_close(engine, seq);
+        }
+        assert_int_equal(stats[0].rank_sum, stats[1].rank_sum);
+        assert_true(stats[2].rank_sum < stats[0].rank_sum);
+        free_adapter(&whole);
+    }
+    for (int32_t i = 0; i < SORA_REQUEST_ADAPTERS_MAX; i++)
+        free_adapter(&adapters[i]);
+    free(composed);
+    sora_engine_destroy(engine);
+    sora_model_close(model);
 }
 
 static void with_int8_a_row_has_the_same_bits_too(void **state)
@@ -513,6 +609,7 @@ int main(void)
         cmocka_unit_test(an_unknown_architecture_is_refused_by_name),
         cmocka_unit_test(the_comparer_notices_what_is_wrong),
         cmocka_unit_test(a_row_has_the_same_bits_alone_and_in_any_mix),
+        cmocka_unit_test(composed_adapters_equal_their_concatenation),
         cmocka_unit_test(blocks_run_out_without_harm_and_come_back),
         cmocka_unit_test(options_out_of_range_are_named),
     };

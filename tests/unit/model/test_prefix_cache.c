@@ -16,8 +16,11 @@
 
 #define T SORA_KV_BLOCK_TOKENS
 
-static const struct sora_prefix_view base = {.digest = ""};
-static const struct sora_prefix_view adapter = {.digest = "aa11", .scale = 1};
+static const struct sora_prefix_view base = {.part_count = 0};
+static const struct sora_prefix_view adapter = {
+    .parts = {{.digest = "aa11", .scale = 1}},
+    .part_count = 1,
+};
 
 static struct kvcache cache_of(int32_t blocks)
 {
@@ -93,16 +96,43 @@ static void another_view_shares_nothing(void **state)
     int32_t tokens[3 * T];
     fill(tokens, 3 * T, 1);
     struct sora_prefix_view views[6] = {adapter, adapter, adapter, base, adapter, base};
-    views[1].digest[3] ^= 1;
-    views[2].scale = 0.5f;
+    views[1].parts[0].digest[3] ^= 1;
+    views[2].parts[0].scale = 0.5f;
     views[4].tenant = views[5].tenant = 7;
     struct sora_prefix_view ranked = adapter;
-    ranked.rank_max = 4;
+    ranked.parts[0].rank_max = 4;
     assert_int_equal(known(&cache, &adapter, tokens, 3 * T), 0);
     for (int i = 1; i < 6; i++)
         assert_int_equal(known(&cache, &views[i], tokens, 3 * T), 0);
     assert_int_equal(known(&cache, &ranked, tokens, 3 * T), 0);
     for (int i = 0; i < 6; i++)
+        assert_int_equal(known(&cache, &views[i], tokens, 3 * T), 2 * T);
+    kvcache_deinit(&cache);
+}
+
+// Every adapter of a composition, its scale, its ranks and its place count.
+static void another_composition_shares_nothing(void **state)
+{
+    (void)state;
+    struct kvcache cache = cache_of(64);
+    int32_t tokens[3 * T];
+    fill(tokens, 3 * T, 1);
+    const struct sora_prefix_view two = {
+        .parts = {{.digest = "aa11", .scale = 1}, {.digest = "bb22", .scale = 2, .rank_max = 3}},
+        .part_count = 2,
+    };
+    struct sora_prefix_view views[8] = {two, two, two, two, two, two, two, adapter};
+    views[1].parts[1].digest[0] ^= 1;
+    views[2].parts[1].scale = 1;
+    views[3].parts[1].rank_max = 0;
+    views[4].parts[0] = two.parts[1];
+    views[4].parts[1] = two.parts[0];
+    views[5].parts[2] = two.parts[1];
+    views[5].part_count = 3;
+    views[6].tenant = 1;
+    for (int i = 0; i < 8; i++)
+        assert_int_equal(known(&cache, &views[i], tokens, 3 * T), 0);
+    for (int i = 0; i < 8; i++)
         assert_int_equal(known(&cache, &views[i], tokens, 3 * T), 2 * T);
     kvcache_deinit(&cache);
 }
@@ -269,6 +299,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(full_blocks_of_the_same_beginning_are_shared),
         cmocka_unit_test(another_view_shares_nothing),
+        cmocka_unit_test(another_composition_shares_nothing),
         cmocka_unit_test(the_same_tokens_elsewhere_are_not_found),
         cmocka_unit_test(the_oldest_go_first_and_ends_before_beginnings),
         cmocka_unit_test(held_blocks_are_never_given_away),

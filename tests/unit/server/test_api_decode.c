@@ -36,7 +36,7 @@ static void the_defaults_are_those_of_openai(void **state)
     assert_true(request.sampling.temperature == 1.0f && request.sampling.top_p == 1.0f);
     assert_false(request.stream || request.echo || request.ignore_eos || request.has_seed);
     assert_true(request.skip_special && request.add_special_tokens);
-    assert_true(request.lora_scale == 1.0f);
+    assert_true(request.adapter_count == 0 && !request.has_adapters && !request.elastic);
     api_request_deinit(&request);
 }
 
@@ -96,9 +96,99 @@ static void a_chat_keeps_its_messages(void **state)
     assert_int_equal(request.logprobs, 5);
     assert_int_equal(request.max_tokens, 3);
     assert_true(request.stream && request.include_usage && request.add_generation_prompt);
-    assert_string_equal(request.adapter, "x");
-    assert_true(request.lora_scale == 0.5f);
+    assert_int_equal(request.adapter_count, 1);
+    assert_string_equal(request.adapters[0].name, "x");
+    assert_true(request.adapters[0].scale == 0.5f);
     api_request_deinit(&request);
+}
+
+static void adapters_keep_their_order(void **state)
+{
+    (void)state;
+    struct api_request request;
+    completion("{\"prompt\":\"a\",\"elastic\":true,\"max_rank\":4,\"adapters\":[{\"name\":\"b\"},"
+               "{\"name\":\"a@2\",\"scale\":-0.5,\"max_rank\":3},{\"name\":\"b\",\"scale\":0}]}",
+               &request);
+    assert_true(request.has_adapters && request.elastic);
+    assert_int_equal(request.max_rank, 4);
+    assert_int_equal(request.adapter_count, 3);
+    assert_string_equal(request.adapters[0].name, "b");
+    assert_true(request.adapters[0].scale == 1.0f && request.adapters[0].max_rank == 0);
+    assert_string_equal(request.adapters[1].name, "a@2");
+    assert_true(request.adapters[1].scale == -0.5f && request.adapters[1].max_rank == 3);
+    assert_true(request.adapters[2].scale == 0.0f);
+    api_request_deinit(&request);
+    completion("{\"prompt\":\"a\",\"adapters\":[]}", &request);
+    assert_true(request.has_adapters && request.adapter_count == 0);
+    api_request_deinit(&request);
+    completion("{\"prompt\":\"a\",\"adapters\":null,\"lora\":null}", &request);
+    assert_false(request.has_adapters);
+    api_request_deinit(&request);
+}
+
+// The last one of an id counts; 0 is as good as left out.
+static void scales_by_id_are_those_of_llama_cpp(void **state)
+{
+    (void)state;
+    struct api_request request;
+    completion("{\"prompt\":\"a\",\"lora\":[{\"id\":3,\"scale\":1},{\"id\":1,\"scale\":0.5},"
+               "{\"id\":7,\"scale\":0},{\"id\":3,\"scale\":0.25},{\"id\":1,\"scale\":0},"
+               "{\"id\":10,\"scale\":0},{\"id\":11,\"scale\":0},{\"id\":12,\"scale\":0},"
+               "{\"id\":13,\"scale\":0},{\"id\":14,\"scale\":0}]}",
+               &request);
+    assert_true(request.has_adapters);
+    assert_int_equal(request.adapter_count, 1);
+    assert_null(request.adapters[0].name);
+    assert_int_equal(request.adapters[0].id, 3);
+    assert_true(request.adapters[0].scale == 0.25f);
+    api_request_deinit(&request);
+}
+
+static void adapter_id_is_that_of_lorax(void **state)
+{
+    (void)state;
+    struct api_request request;
+    completion("{\"prompt\":\"a\",\"parameters\":{\"adapter_id\":\"x\",\"other\":1}}", &request);
+    assert_int_equal(request.adapter_count, 1);
+    assert_string_equal(request.adapters[0].name, "x");
+    api_request_deinit(&request);
+    completion("{\"prompt\":\"a\",\"parameters\":{\"adapter_id\":\"\"}}", &request);
+    assert_true(request.has_adapters && request.adapter_count == 0);
+    api_request_deinit(&request);
+    completion("{\"prompt\":\"a\",\"parameters\":\"text\"}", &request); // somebody else's field
+    assert_false(request.has_adapters);
+    api_request_deinit(&request);
+}
+
+static void more_adapters_than_may_be_composed_are_refused(void **state)
+{
+    (void)state;
+    struct api_request request;
+    struct api_error error;
+    static const char *const items[] = {"{\"name\":\"n%d\"}", "{\"id\":%d,\"scale\":1}"};
+    static const char *const fields[] = {"adapters", "lora"};
+    for (int way = 0; way < 2; way++)
+        for (int count = SORA_REQUEST_ADAPTERS_MAX; count <= SORA_REQUEST_ADAPTERS_MAX + 1;
+             count++) {
+            char body[1024];
+            int at = snprintf(body, sizeof body, "{\"prompt\":\"a\",\"%s\":[", fields[way]);
+            for (int i = 0; i < count; i++) {
+                at += snprintf(body + at, sizeof body - (size_t)at, "%s", i > 0 ? "," : "");
+                at += snprintf(body + at, sizeof body - (size_t)at, way == 0 ? items[0] : items[1],
+                               i);
+            }
+            at += snprintf(body + at, sizeof body - (size_t)at, "]}");
+            if (count == SORA_REQUEST_ADAPTERS_MAX) {
+                completion(body, &request);
+                assert_int_equal(request.adapter_count, count);
+                api_request_deinit(&request);
+                continue;
+            }
+            assert_int_not_equal(api_decode_completion(body, (size_t)at, &limits, &request, &error),
+                                 SORA_OK);
+            assert_string_equal(error.code, "over_limit");
+            assert_string_equal(error.param, fields[way]);
+        }
 }
 
 struct refusal {
@@ -166,10 +256,21 @@ static void a_wrong_completion_is_refused_with_its_field(void **state)
         {"{\"prompt\":\"a\",\"stream\":\"yes\"}", "stream", "true or false"},
         {"{\"prompt\":\"a\",\"stream_options\":{}}", "stream_options", "only with"},
         {"{\"prompt\":\"a\",\"max_rank\":0}", "max_rank", "[1,"},
-        {"{\"prompt\":\"a\",\"adapters\":[{\"name\":\"a\"},{\"name\":\"b\"}]}", "adapters",
-         "not built yet"},
         {"{\"prompt\":\"a\",\"adapters\":[{}]}", "adapters", "required"},
-        {"{\"prompt\":\"a\",\"lora\":[{\"id\":0}]}", "lora", "model"},
+        {"{\"prompt\":\"a\",\"adapters\":{}}", "adapters", "list"},
+        {"{\"prompt\":\"a\",\"adapters\":[\"x\"]}", "adapters", "adapters[0]"},
+        {"{\"prompt\":\"a\",\"adapters\":[{\"name\":1}]}", "name", "string"},
+        {"{\"prompt\":\"a\",\"adapters\":[{\"name\":\"x\",\"scale\":101}]}", "scale", "100"},
+        {"{\"prompt\":\"a\",\"adapters\":[{\"name\":\"x\",\"max_rank\":0}]}", "max_rank", "1"},
+        {"{\"prompt\":\"a\",\"max_rank\":1025}", "max_rank", "1024"},
+        {"{\"prompt\":\"a\",\"elastic\":1}", "elastic", "true or false"},
+        {"{\"prompt\":\"a\",\"lora\":{}}", "lora", "must be an array"},
+        {"{\"prompt\":\"a\",\"lora\":[{\"id\":0}]}", "lora", "scale are required"},
+        {"{\"prompt\":\"a\",\"lora\":[{\"id\":-1,\"scale\":1}]}", "id", "-1"},
+        {"{\"prompt\":\"a\",\"lora\":[{\"id\":0.5,\"scale\":1}]}", "id", "0.5"},
+        {"{\"prompt\":\"a\",\"lora\":[],\"adapters\":[]}", "lora", "without"},
+        {"{\"prompt\":\"a\",\"parameters\":{\"adapter_id\":3}}", "adapter_id", "string"},
+        {"{\"prompt\":\"a\",\"parameters\":{\"merged_adapters\":{}}}", "parameters", "adapters"},
     };
     check_refusals(cases, sizeof cases / sizeof cases[0], false);
 }
@@ -283,6 +384,10 @@ int main(void)
         cmocka_unit_test(the_defaults_are_those_of_openai),
         cmocka_unit_test(every_field_arrives),
         cmocka_unit_test(a_chat_keeps_its_messages),
+        cmocka_unit_test(adapters_keep_their_order),
+        cmocka_unit_test(scales_by_id_are_those_of_llama_cpp),
+        cmocka_unit_test(adapter_id_is_that_of_lorax),
+        cmocka_unit_test(more_adapters_than_may_be_composed_are_refused),
         cmocka_unit_test(a_wrong_completion_is_refused_with_its_field),
         cmocka_unit_test(a_wrong_chat_is_refused_with_its_field),
         cmocka_unit_test(more_than_the_named_maxima_is_refused),

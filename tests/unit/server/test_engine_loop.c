@@ -101,7 +101,6 @@ static struct request *make_request(const struct fixture *fix, const struct job 
                                 .max_tokens = job->max_tokens,
                                 .score_prompt = job->score,
                                 .logprobs = 2,
-                                .lora_scale = 1,
                                 .vocab_size = fix->vocab};
     assert_int_equal(request_create(&spec, &request, NULL), SORA_OK);
     return request;
