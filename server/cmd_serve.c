@@ -69,6 +69,12 @@ static const struct cli_option options[] = {
      .offset = FIELD(adapters),
      .arg = "NAME=FILE",
      .doc = "Publish an adapter at the start: our file or a PEFT folder; may be repeated"},
+    {.name = "adapter-root",
+     .kind = CLI_TEXT,
+     .offset = FIELD(config.adapter_root),
+     .arg = "DIR",
+     .doc = "Folder from which vLLM's POST /v1/load_lora_adapter may take files; the route is "
+            "not there without it"},
     {.kind = CLI_HEADING, .doc = "Network"},
     {.name = "host",
      .kind = CLI_TEXT,

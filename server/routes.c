@@ -42,6 +42,10 @@ static const struct route routes[] = {
     {"PUT", "/v1/adapters/", "", routes_adapters_put, false, ADAPTERS, ROUTE_MAKES},
     {"GET", "/v1/adapters/", "", routes_adapters_get, false, INFER | ADAPTERS, ROUTE_READS},
     {"DELETE", "/v1/adapters/", "", routes_adapters_delete, false, ADAPTERS, ROUTE_CHANGES},
+    {"POST", "/v1/load_lora_adapter", NULL, routes_vllm_load, false, ADAPTERS, ROUTE_AT_ROOT},
+    {"POST", "/v1/unload_lora_adapter", NULL, routes_vllm_unload, false, ADAPTERS, ROUTE_AT_ROOT},
+    {"GET", "/lora-adapters", NULL, routes_loras_list, false, INFER | ADAPTERS, ROUTE_READS},
+    {"POST", "/lora-adapters", NULL, routes_loras_set, false, ADAPTERS, ROUTE_READS},
     {"POST", "/tokenize", NULL, routes_tokenize, false, INFER, ROUTE_READS},
     {"POST", "/detokenize", NULL, routes_detokenize, false, INFER, ROUTE_READS},
     {"GET", "/health", NULL, routes_health, true, OPEN, ROUTE_READS},
@@ -70,6 +74,10 @@ static const char *const labels[ROUTE_COUNT + 1] = {
     "PUT /v1/adapters/{name}",
     "GET /v1/adapters/{name}",
     "DELETE /v1/adapters/{name}",
+    "POST /v1/load_lora_adapter",
+    "POST /v1/unload_lora_adapter",
+    "GET /lora-adapters",
+    "POST /lora-adapters",
     "POST /tokenize",
     "POST /detokenize",
     "GET /health",
@@ -110,12 +118,13 @@ static const char *effective_method(const struct http_call *call)
 
 // The route's index, or ROUTE_NONE. *allowed lists the methods of the path when only the method is
 // wrong.
-static int find_route(const struct http_call *call, const char **name, size_t *name_bytes,
-                      struct buf *allowed)
+static int find_route(const struct server *server, const struct http_call *call, const char **name,
+                      size_t *name_bytes, struct buf *allowed)
 {
     const char *method = effective_method(call);
     for (int i = 0; i < ROUTE_COUNT; i++) {
-        if (!path_matches(&routes[i], call->path, name, name_bytes))
+        bool hidden = routes[i].use == ROUTE_AT_ROOT && server->adapter_root == NULL;
+        if (hidden || !path_matches(&routes[i], call->path, name, name_bytes))
             continue;
         if (strcmp(routes[i].method, method) == 0)
             return i;
@@ -186,7 +195,7 @@ void routes_handle(struct http_call *call, void *context)
     size_t name_bytes = 0;
     struct buf allowed;
     buf_init(&allowed, 256);
-    int index = find_route(call, &name, &name_bytes, &allowed);
+    int index = find_route(server, call, &name, &name_bytes, &allowed);
     // Who has no key learns nothing, not even which routes there are.
     uint32_t scopes = index == ROUTE_NONE ? SORA_SCOPE_ALL : routes[index].scopes;
     bool admitted = scopes == OPEN || routes_admit(server, call, scopes);

@@ -21,13 +21,16 @@ routes_handler routes_adapters_list, routes_adapters_get, routes_adapters_versio
     routes_adapters_content, routes_adapters_delete;        // routes_adapters.c
 routes_handler routes_adapters_pin, routes_adapters_unload; // routes_memory.c
 routes_handler routes_audit;                                // routes_auth.c
+routes_handler routes_vllm_load, routes_vllm_unload;        // routes_vllm.c
+routes_handler routes_loras_list, routes_loras_set;         // routes_loras.c
 routes_handler routes_adapters_put, routes_adapters_post, routes_adapters_rollback; // ..._upload.c
 
 // Names of the routes for the metrics.
 const char *const *routes_labels(int32_t *count);
 
-// What a route does with the adapter that its path names.
-enum route_use { ROUTE_READS, ROUTE_CHANGES, ROUTE_MAKES };
+// What a route does with the adapter that its path names. AT_ROOT: names none, and is not there
+// without --adapter-root.
+enum route_use { ROUTE_READS, ROUTE_CHANGES, ROUTE_MAKES, ROUTE_AT_ROOT };
 
 // --- routes_auth.c: each replies itself when it returns false ---
 
@@ -38,7 +41,9 @@ void routes_leave(struct http_call *call);
 // From the name of a path to the stored name, which the handlers get.
 bool routes_settle_name(struct server *server, struct http_call *call, enum route_use use,
                         const char *name, char stored[NAMES_BYTES]);
-// From the name of an upload to the stored name.
+// From the name of an upload to the stored name. The first does not reply.
+bool routes_find_target(struct server *server, struct http_call *call, const char *name,
+                        char stored[NAMES_BYTES], struct api_error *error);
 bool routes_target(struct server *server, struct http_call *call, const char *name,
                    char stored[NAMES_BYTES]);
 // Keeps the cards that the caller may see, in order; returns how many.
@@ -57,6 +62,10 @@ struct routes_upload {
 };
 // Before the body is read: false when it alone is more than the tenant may store.
 bool routes_fits(struct server *server, struct http_call *call, const char *stored);
+// The first does not reply.
+bool routes_try_publish(struct server *server, struct http_call *call,
+                        const struct routes_upload *put, struct sora_registry_card *card,
+                        bool *created, struct api_error *error);
 bool routes_publish(struct server *server, struct http_call *call, const struct routes_upload *put,
                     struct sora_registry_card *card, bool *created);
 SORA_CHECKED sora_status routes_rollback(struct server *server, struct http_call *call,

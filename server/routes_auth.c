@@ -74,16 +74,24 @@ static bool catalog_is_there(struct server *server, struct http_call *call)
     return false;
 }
 
+bool routes_find_target(struct server *server, struct http_call *call, const char *name,
+                        char stored[NAMES_BYTES], struct api_error *error)
+{
+    if (names_target(server->registry, &call->caller, name, stored, error) == SORA_OK)
+        return true;
+    if (error->http == API_FORBIDDEN)
+        audit_refused(server, call, "adapter.publish", name, error->message);
+    return false;
+}
+
 bool routes_target(struct server *server, struct http_call *call, const char *name,
                    char stored[NAMES_BYTES])
 {
     struct api_error error;
     if (!catalog_is_there(server, call))
         return false;
-    if (names_target(server->registry, &call->caller, name, stored, &error) == SORA_OK)
+    if (routes_find_target(server, call, name, stored, &error))
         return true;
-    if (error.http == API_FORBIDDEN)
-        audit_refused(server, call, "adapter.publish", name, error.message);
     http_reply_error(call, &error);
     return false;
 }
@@ -234,7 +242,8 @@ static sora_status put_into(sora_registry *registry, const struct routes_upload 
 }
 
 static bool publish(struct server *server, struct http_call *call, const struct routes_upload *put,
-                    const char *digest, struct sora_registry_card *card, bool *created)
+                    const char *digest, struct sora_registry_card *card, bool *created,
+                    struct api_error *error)
 {
     struct sora_audit record;
     struct sora_error cause;
@@ -244,34 +253,46 @@ static bool publish(struct server *server, struct http_call *call, const struct 
         status = put_into(server->registry, put, card, created, &cause);
         audit_end(server, &record, status, &card->entry, &cause);
     }
-    if (status != SORA_OK)
-        routes_reply_status(call, API_FROM_ADAPTER, &cause);
-    return status == SORA_OK;
+    if (status == SORA_OK)
+        return true;
+    (void)api_error_from(error, API_FROM_ADAPTER, &cause);
+    names_show_in(&call->caller, error->message);
+    return false;
 }
 
-bool routes_publish(struct server *server, struct http_call *call, const struct routes_upload *put,
-                    struct sora_registry_card *card, bool *created)
+bool routes_try_publish(struct server *server, struct http_call *call,
+                        const struct routes_upload *put, struct sora_registry_card *card,
+                        bool *created, struct api_error *error)
 {
     struct sora_error cause;
-    struct api_error error;
     struct rate_tenant *rate = call->caller.rate;
     char digest[65];
     if (put->upload != NULL) {
         memcpy(digest, sora_upload_digest(put->upload), sizeof digest);
     } else if (sha256_of(put->bytes, put->byte_count, digest, &cause) != SORA_OK) {
-        routes_reply_status(call, API_FROM_ADAPTER, &cause);
+        (void)api_error_from(error, API_FROM_ADAPTER, &cause);
         return false;
     }
     // An admin that uploads for a tenant is not held to the tenant's limit.
     if (!sora_tenant_owns(call->caller.tenant, put->stored) || rate_stored_limit(rate) == 0)
-        return publish(server, call, put, digest, card, created);
+        return publish(server, call, put, digest, card, created, error);
     rate_lock_storage(rate);
-    bool fits = has_room(server, rate, put, digest, &error);
-    bool good = fits && publish(server, call, put, digest, card, created);
+    bool fits = has_room(server, rate, put, digest, error);
+    bool good = fits && publish(server, call, put, digest, card, created, error);
     rate_unlock_storage(rate);
     if (!fits)
-        reply_no_room(server, call, put->stored, &error);
+        audit_refused(server, call, "adapter.publish", put->stored, error->message);
     return good;
+}
+
+bool routes_publish(struct server *server, struct http_call *call, const struct routes_upload *put,
+                    struct sora_registry_card *card, bool *created)
+{
+    struct api_error error;
+    if (routes_try_publish(server, call, put, card, created, &error))
+        return true;
+    http_reply_error(call, &error);
+    return false;
 }
 
 sora_status routes_set_pinned(struct server *server, struct http_call *call, const char *stored,

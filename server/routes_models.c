@@ -3,7 +3,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/rng.h"
 #include "server/routes.h"
+
+// vLLM's card has it, and some clients look for it.
+static void encode_permission(int64_t created_s, struct buf *out)
+{
+    uint64_t random[2];
+    rng_system(random, sizeof random);
+    buf_printf(out,
+               ",\"permission\":[{\"id\":\"modelperm-%016llx%016llx\","
+               "\"object\":\"model_permission\",\"created\":%lld,\"allow_create_engine\":false,"
+               "\"allow_sampling\":true,\"allow_logprobs\":true,\"allow_search_indices\":false,"
+               "\"allow_view\":true,\"allow_fine_tuning\":false,\"organization\":\"*\","
+               "\"group\":null,\"is_blocking\":false}]",
+               (unsigned long long)random[0], (unsigned long long)random[1], (long long)created_s);
+}
 
 // card NULL: the base. name: as it was asked for ("name@version" stays so).
 static void encode_model(const struct server *server, const char *name,
@@ -21,7 +36,9 @@ static void encode_model(const struct server *server, const char *name,
         buf_json_string(out, server->base_name, strlen(server->base_name));
     else
         buf_text(out, "null");
-    buf_printf(out, ",\"max_model_len\":%d}", (int)server->context_max);
+    buf_printf(out, ",\"max_model_len\":%d", (int)server->context_max);
+    encode_permission(created_s, out);
+    buf_text(out, "}");
 }
 
 void routes_models_list(struct server *server, struct http_call *call, const char *name)

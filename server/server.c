@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/file_root.h"
 #include "base/log.h"
 #include "base/tls.h"
 #include "server/audit.h"
@@ -50,8 +51,14 @@ sora_status server_open(const struct server_config *config, struct server **serv
                                 .loopback = is_loopback(config->host),
                                 .reload = config->reload_keys};
     sora_status status = card_cache_init(&made->cards, err);
+    pthread_mutex_init(&made->door_mutex, NULL);
     if (status == SORA_OK)
         status = lora_ids_init(&made->lora_ids, err);
+    if (status == SORA_OK && config->adapter_root != NULL) {
+        status = file_root_resolve(config->adapter_root, &made->adapter_root, err);
+        if (status != SORA_OK)
+            status = sora_fail_within(err, status, "--adapter-root");
+    }
     if (status == SORA_OK) // before the first request can come
         status = auth_start(&auth, &made->auth, err);
     if (status == SORA_OK)
@@ -283,6 +290,8 @@ void server_close(struct server *server)
         sora_model_close(server->model);
     card_cache_deinit(&server->cards);
     lora_ids_deinit(&server->lora_ids);
+    pthread_mutex_destroy(&server->door_mutex);
+    free(server->adapter_root);
     request_table_deinit(&server->requests);
     free(server);
 }

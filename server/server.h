@@ -40,6 +40,7 @@ struct server_config {
     const char *api_key_file;              // NULL: the catalog's keys alone
     atomic_bool *reload_keys;              // as auth_options.reload
     const char *tls_certificate, *tls_key; // both or none: HTTPS
+    const char *adapter_root;              // of paths that vLLM\'s load may name; NULL: it is off
     const char *host;
     int32_t port;
     int32_t threads, context, seqs_max; // 0: the default
@@ -82,6 +83,8 @@ struct server {
     struct request_table requests;
     struct card_cache cards;
     struct lora_ids lora_ids;
+    char *adapter_root;            // resolved; NULL: none
+    pthread_mutex_t door_mutex;    // one load or unload of vLLM's at a time
     _Atomic int64_t upload_budget; // bytes of adapter bodies that may still come in
     _Atomic int32_t calls;         // being handled, but for health checks
     struct conn_watch *watch;

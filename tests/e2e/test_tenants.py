@@ -66,7 +66,8 @@ def world(tmp_path_factory):
     config = golden("tiny", "llama", "config.json")
     shared = store.parent / "shared.safetensors"
     shared.write_bytes(adapter_bytes(config, 1))
-    options = ("--model-name", "tiny", "--adapter", f"shared={shared}", "--log-level", "debug")
+    options = ("--model-name", "tiny", "--adapter", f"shared={shared}", "--log-level", "debug",
+               "--adapter-root", store.parent)  # fmt: skip
     with Server(TINY / "llama", store, *options) as server:
         server.name, server.config, server.keys = "tiny", config, keys
         server.as_ = {who: headers for who, (_, headers) in keys.items()}
@@ -599,3 +600,77 @@ def test_keys_refuses_what_makes_no_sense(tmp_path):
     for path in store.rglob("*"):
         if path.is_file():
             assert quiet.stdout.strip().encode() not in path.read_bytes(), path
+
+
+# ---- other servers' ways to the same adapters
+
+
+def load(server, who, name, **fields):
+    body = {"lora_name": name, "lora_path": "shared.safetensors", **fields}
+    return call(server, who, "POST", "/v1/load_lora_adapter", json=body)
+
+
+def unload(server, who, name):
+    return call(server, who, "POST", "/v1/unload_lora_adapter", json={"lora_name": name})
+
+
+def test_what_vllms_route_loads_is_the_tenants_own(world):
+    error_of(load(world, "infer", "door"), 403, "insufficient_permissions")
+    assert load(world, "a", "door").status_code == 200
+    assert complete(world, "a", "door").status_code == 200
+    error_of(complete(world, "b", "door"), 404, "model_not_found")
+    assert unload(world, "b", "door").status_code == 404
+    assert load(world, "b", "door").status_code == 200  # a name of its own
+    error_of(load(world, "a", "shared", load_inplace=True), 403, "shared_adapter")
+    error_of(unload(world, "a", "shared"), 403, "shared_adapter")
+    error_of(load(world, "held", "other2"), 403)
+    assert unload(world, "a", "door").status_code == 200
+    assert complete(world, "b", "door").status_code == 200
+    assert unload(world, "b", "door").status_code == 200
+    records = call(world, "admin", "GET", "/v1/audit?limit=1000").json()["data"]
+    of = [(r["action"], r["object"], r["tenant"]) for r in records if r["outcome"] == "done"]
+    for tenant in ("acme", "bolt"):
+        assert ("adapter.publish", f"{tenant}~door", tenant) in of
+        assert ("adapter.delete", f"{tenant}~door", tenant) in of
+    refused = [r["object"] for r in records if "shared by everyone" in r["outcome"]]
+    assert refused.count("shared") >= 2
+
+
+def numbers(server, who):
+    reply = call(server, who, "GET", "/lora-adapters")
+    assert reply.status_code == 200, reply.text
+    return {item["path"]: item for item in reply.json()}
+
+
+def test_numbers_and_scales_are_the_tenants_own(world):
+    upload(world, "a", "scaled", 21)
+    upload(world, "b", "scaled", 22)
+    mine, theirs = numbers(world, "a"), numbers(world, "b")
+    assert mine["scaled"]["id"] != theirs["scaled"]["id"]
+    assert mine["shared"]["id"] == theirs["shared"]["id"]
+    assert not [path for path in mine | theirs if "~" in path]
+    base, own = tokens(world, "b", "tiny"), tokens(world, "a", "scaled")
+    error_of(call(world, "infer", "POST", "/lora-adapters", json=[]), 403)
+    scales = [{"id": mine["scaled"]["id"], "scale": 1}]
+    assert call(world, "a", "POST", "/lora-adapters", json=scales).json() == {"success": True}
+    assert tokens(world, "a", "tiny") == tokens(world, "infer", "tiny") == own != base
+    assert tokens(world, "b", "tiny") == tokens(world, "admin", "tiny") == base
+    assert numbers(world, "b")["scaled"]["scale"] == 0
+    # Another's number is as unknown as one that nobody has.
+    for number in (mine["scaled"]["id"], 31337):
+        reply = call(world, "b", "POST", "/lora-adapters", json=[{"id": number, "scale": 1}])
+        assert reply.status_code == 400
+        assert reply.json()["error"]["message"] == "invalid adapter id"
+        reply = complete(world, "b", "tiny", lora=[{"id": number, "scale": 1}])
+        assert str(number) in error_of(reply, 404, "adapter_not_found")["message"]
+    assert call(world, "a", "POST", "/lora-adapters", json=[]).status_code == 200
+    assert tokens(world, "a", "tiny") == base
+
+
+def test_a_composition_takes_only_what_its_caller_may_see(world):
+    upload(world, "a", "part", 23)
+    listed = [{"name": "shared"}, {"name": "part"}]
+    assert complete(world, "a", "tiny", adapters=listed).status_code == 200
+    error = error_of(complete(world, "b", "tiny", adapters=listed), 404, "model_not_found")
+    assert "part" in error["message"] and "acme" not in error["message"]
+    error_of(complete(world, "held", "tiny", adapters=listed), 404, "model_not_found")
