@@ -7,7 +7,7 @@
 #include "server/sse.h"
 
 // What became of "elastic":true. Nothing where it was not asked for.
-static void encode_elastic(const struct answer *answer, struct buf *out)
+void answer_encode_elastic(const struct answer *answer, struct buf *out)
 {
     if (answer->api->elastic && answer->rank_limit > 0)
         buf_printf(out, ",\"sora\":{\"rank_limit\":%d}", (int)answer->rank_limit);
@@ -23,7 +23,7 @@ static void encode_head(const struct answer *answer, struct buf *out)
     buf_printf(out, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", answer->id,
                object, (long long)answer->created_s);
     buf_json_string(out, answer->model, strlen(answer->model));
-    encode_elastic(answer, out);
+    answer_encode_elastic(answer, out);
     buf_text(out, ",\"choices\":[");
 }
 
@@ -35,7 +35,7 @@ static void encode_usage(const struct answer *answer, struct buf *out)
                (long long)answer->prompt_tokens, (long long)answer->completion_tokens,
                (long long)(answer->prompt_tokens + answer->completion_tokens),
                (long long)answer->cached_tokens);
-    encode_elastic(answer, out);
+    answer_encode_elastic(answer, out);
     buf_text(out, "}");
 }
 

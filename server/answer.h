@@ -29,6 +29,8 @@ struct answer_choice {
     bool first; // first chunk of a chat stream: only the role
 };
 
+// ,"sora":{"rank_limit"} where "elastic" was asked for.
+void answer_encode_elastic(const struct answer *answer, struct buf *out);
 void answer_encode(const struct answer *answer, const struct answer_choice *choices,
                    int32_t choice_count, struct buf *out);
 // "data: {...}\n\n" for one choice; with NULL the chunk that carries the usage.

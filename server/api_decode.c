@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/rng.h"
 #include "server/api_field.h"
 
 static sora_status unsupported(struct api_error *error, const char *field, const char *what)
@@ -146,15 +145,9 @@ static sora_status decode_sampling(struct api_request *request, const struct api
     sora_status status = api_field_int(root, "top_k", -1, INT32_MAX, &sampling->top_k, error);
     if (status != SORA_OK)
         return status;
-    request->has_seed = json_has(root, "seed");
-    int64_t seed = 0;
-    struct sora_error cause;
-    // Numbers of JSON are doubles: integers are exact up to 2^53.
-    if (json_get_int(root, "seed", -(1LL << 53), 1LL << 53, &seed, &cause) != SORA_OK)
-        return api_error_set(error, API_BAD_REQUEST, "invalid_value", "seed", "%s", cause.text);
-    sampling->seed = (uint64_t)seed;
-    if (!request->has_seed)
-        rng_system(&sampling->seed, sizeof sampling->seed);
+    status = api_field_seed(root, request, error);
+    if (status != SORA_OK)
+        return status;
     return decode_logit_bias(request, limits, error);
 }
 

@@ -38,6 +38,12 @@ struct api_adapter {
     int32_t max_rank; // 0: the request's
 };
 
+// What only LoRAX's and TGI's requests have.
+struct api_tgi {
+    bool on; // it is one
+    bool details, full_text, sampled;
+};
+
 // Everything points into `tree` or `arena`.
 struct api_request {
     cJSON *tree;
@@ -71,6 +77,7 @@ struct api_request {
     int32_t logprobs; // top log-probabilities per token, -1: none at all
     bool echo, stream, include_usage, continuous_usage;
     bool return_token_ids, tokens_as_ids;
+    struct api_tgi tgi;
 };
 
 // On failure *error tells the field and what it must be; on success api_request_deinit frees.
@@ -81,6 +88,10 @@ SORA_CHECKED sora_status api_decode_completion(const char *body, size_t bytes,
 SORA_CHECKED sora_status api_decode_chat(const char *body, size_t bytes,
                                          const struct api_limits *limits,
                                          struct api_request *request, struct api_error *error);
+// LoRAX's and TGI's /generate, or /generate_stream.
+SORA_CHECKED sora_status api_decode_tgi(const char *body, size_t bytes,
+                                        const struct api_limits *limits, bool stream,
+                                        struct api_request *request, struct api_error *error);
 // vLLM's /tokenize: a text prompt or messages.
 SORA_CHECKED sora_status api_decode_tokenize(const char *body, size_t bytes,
                                              struct api_request *request, bool *token_strings,

@@ -30,6 +30,7 @@ static const struct {
                        "unsupported_media_type"},
     [API_BAD_RANGE] = {416, "Range Not Satisfiable", "invalid_request_error", "bad_range"},
     [API_IMPOSSIBLE] = {422, "Unprocessable Entity", "invalid_request_error", "unprocessable"},
+    [API_DEPENDENCY] = {424, "Failed Dependency", "server_error", "generation_failed"},
     [API_TOO_MANY] = {429, "Too Many Requests", "rate_limit_error", "queue_full"},
     [API_CLIENT_GONE] = {499, "Client Closed Request", "invalid_request_error", "client_gone"},
     [API_INTERNAL] = {500, "Internal Server Error", "server_error", "internal_error"},

@@ -24,6 +24,7 @@ enum api_code {
     API_BAD_MEDIA,
     API_BAD_RANGE,
     API_IMPOSSIBLE,  // well-formed, but not with this model
+    API_DEPENDENCY,  // LoRAX's code for a generation that failed
     API_TOO_MANY,    // the queue is full, or a tenant's limit; comes with Retry-After
     API_CLIENT_GONE, // nobody reads the reply; for the metrics only
     API_INTERNAL,

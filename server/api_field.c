@@ -4,6 +4,8 @@
 
 #include <math.h>
 
+#include "base/rng.h"
+
 // Token lists, and contents that come in parts, of a body of SORA_BODY_BYTES_MAX.
 #define ARENA_BYTES_MAX (64u << 20)
 
@@ -50,6 +52,21 @@ sora_status api_field_string(const cJSON *object, const char *name, const char *
     struct sora_error cause;
     if (json_get_string(object, name, out, &cause) != SORA_OK)
         return wrong_field(error, name, &cause);
+    return SORA_OK;
+}
+
+sora_status api_field_seed(const cJSON *object, struct api_request *request,
+                           struct api_error *error)
+{
+    int64_t seed = 0;
+    struct sora_error cause;
+    request->has_seed = json_has(object, "seed");
+    // Numbers of JSON are doubles: integers are exact up to 2^53.
+    if (json_get_int(object, "seed", -(1LL << 53), 1LL << 53, &seed, &cause) != SORA_OK)
+        return wrong_field(error, "seed", &cause);
+    request->sampling.seed = (uint64_t)seed;
+    if (!request->has_seed)
+        rng_system(&request->sampling.seed, sizeof request->sampling.seed);
     return SORA_OK;
 }
 

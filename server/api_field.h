@@ -16,6 +16,9 @@ SORA_CHECKED sora_status api_field_bool(const cJSON *object, const char *name, b
                                         struct api_error *error);
 SORA_CHECKED sora_status api_field_string(const cJSON *object, const char *name, const char **out,
                                           struct api_error *error);
+// "seed", or one by chance.
+SORA_CHECKED sora_status api_field_seed(const cJSON *object, struct api_request *request,
+                                        struct api_error *error);
 // The body as one JSON object with the server's bounds; the arena is ready for use.
 SORA_CHECKED sora_status api_field_parse(const char *body, size_t bytes,
                                          struct api_request *request, struct api_error *error);

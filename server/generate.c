@@ -11,7 +11,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/rng.h"
-#include "server/answer.h"
+#include "server/answer_tgi.h"
 #include "server/generate_adapters.h"
 #include "server/sse.h"
 #include "sora/limits.h"
@@ -32,6 +32,7 @@ struct generation {
     struct choice *choices; // [request->seq_count]
     int32_t choices_each;   // sequences of one prompt: best_of
     struct answer answer;
+    struct answer_tgi tgi; // of LoRAX's requests
     char id[40];
     bool client_gone, shutdown;
 };
@@ -72,7 +73,8 @@ static sora_status check_lengths(struct generation *gen, struct api_error *error
                              "the answer were asked for: shorten one of them",
                              context, longest, (int)wanted);
     gen->max_tokens = given ? api->max_tokens : context - longest;
-    if (!given && api->kind == API_COMPLETION && gen->max_tokens > COMPLETION_TOKENS_DEFAULT)
+    if (!given && api->kind == API_COMPLETION && !api->tgi.on &&
+        gen->max_tokens > COMPLETION_TOKENS_DEFAULT)
         gen->max_tokens = COMPLETION_TOKENS_DEFAULT;
     return SORA_OK;
 }
@@ -193,6 +195,8 @@ static void wait_for_all(struct generation *gen)
         while (!event_ring_take(gen->request->ring, &event, INT64_MAX / 4))
             continue;
         (void)use_event(gen, &event);
+        if (gen->api.tgi.on)
+            answer_tgi_event(&gen->tgi, &gen->choices[0], &event, NULL);
     } while (event.kind != EVENT_END);
 }
 
@@ -219,6 +223,19 @@ static void choose_best(struct generation *gen)
     }
 }
 
+static void reply_error(struct http_call *call, bool tgi, const struct api_error *error)
+{
+    struct buf body;
+    if (!tgi) {
+        http_reply_error(call, error);
+        return;
+    }
+    buf_init(&body, 1u << 16);
+    answer_tgi_error(&body, error);
+    http_reply_json(call, answer_tgi_code(error->http), &body);
+    buf_deinit(&body);
+}
+
 static void reply_whole(struct generation *gen)
 {
     struct answer_choice list[SORA_REQUEST_SEQS_MAX];
@@ -233,7 +250,7 @@ static void reply_whole(struct generation *gen)
     if (gen->shutdown) {
         (void)api_error_set(&error, API_UNAVAILABLE, "shutting_down", NULL,
                             "the server shut down before the answer was complete");
-        http_reply_error(gen->call, &error);
+        reply_error(gen->call, gen->api.tgi.on, &error);
         return;
     }
     choose_best(gen);
@@ -242,7 +259,10 @@ static void reply_whole(struct generation *gen)
         if (answer_index(gen, i) >= 0)
             list[count++] = describe_choice(gen, i);
     buf_init(&body, SORA_REPLY_BYTES_MAX);
-    answer_encode(&gen->answer, list, count, &body);
+    if (gen->api.tgi.on)
+        answer_tgi_encode(&gen->tgi, &gen->choices[0], &body);
+    else
+        answer_encode(&gen->answer, list, count, &body);
     http_reply_json(gen->call, API_OK, &body);
     buf_deinit(&body);
 }
@@ -275,10 +295,12 @@ static void add_stream_end(struct generation *gen, struct buf *out)
         (void)api_error_set(&error, API_UNAVAILABLE, "shutting_down", NULL,
                             "the server shut down before the answer was complete");
         sse_begin(out);
-        api_error_encode(out, &error);
+        (gen->api.tgi.on ? answer_tgi_error : api_error_encode)(out, &error);
         sse_end(out);
         return;
     }
+    if (gen->api.tgi.on)
+        return; // the last token was the end
     if (gen->api.include_usage)
         answer_encode_chunk(&gen->answer, NULL, out);
     sse_done(out);
@@ -316,7 +338,10 @@ static void reply_stream(struct generation *gen)
                 continue;
             }
         }
-        if (use_event(gen, &event))
+        bool news = use_event(gen, &event);
+        if (gen->api.tgi.on)
+            answer_tgi_event(&gen->tgi, &gen->choices[0], &event, &out);
+        else if (news)
             add_chunk(gen, event.seq, &started[event.seq], &out);
     }
     if (!gen->client_gone)
@@ -340,6 +365,9 @@ static sora_status prepare(struct generation *gen, struct api_error *error)
         status = make_request(gen, error);
     if (status == SORA_OK)
         status = make_choices(gen, error);
+    gen->tgi.max_tokens = gen->max_tokens;
+    gen->tgi.end_tokens = gen->server->end_tokens;
+    gen->tgi.end_token_count = gen->server->end_token_count;
     return status;
 }
 
@@ -388,6 +416,7 @@ static void free_generation(struct generation *gen)
     for (int32_t i = 0; i < SORA_REQUEST_PROMPTS_MAX; i++)
         free(gen->prompts[i]);
     generate_release_adapters(gen->server, &gen->adapters);
+    answer_tgi_deinit(&gen->tgi);
     api_request_deinit(&gen->api);
 }
 
@@ -405,32 +434,48 @@ static void describe_answer(struct generation *gen, enum api_kind kind)
         .model = gen->api.model != NULL ? gen->api.model : gen->server->base_name,
         .api = &gen->api,
     };
+    if (gen->api.tgi.on)
+        answer_tgi_init(&gen->tgi, &gen->answer);
 }
 
-void generate_reply(struct server *server, struct http_call *call, enum api_kind kind)
+static sora_status decode(enum generate_door door, const struct http_body *body,
+                          const struct api_limits *limits, struct api_request *api,
+                          struct api_error *error)
+{
+    switch (door) {
+    case GENERATE_COMPLETION:
+        return api_decode_completion(body->data, body->bytes, limits, api, error);
+    case GENERATE_CHAT:
+        return api_decode_chat(body->data, body->bytes, limits, api, error);
+    default:
+        return api_decode_tgi(body->data, body->bytes, limits, door == GENERATE_TGI_STREAM, api,
+                              error);
+    }
+}
+
+void generate_reply(struct server *server, struct http_call *call, enum generate_door door)
 {
     struct generation gen = {.server = server, .call = call};
     struct api_limits limits = generate_limits(server);
     struct http_body body;
     struct api_error error;
+    bool tgi = door == GENERATE_TGI || door == GENERATE_TGI_STREAM;
     sora_status status = http_read_body(call, SORA_BODY_BYTES_MAX, NULL, &body, &error);
     if (status != SORA_OK) {
-        http_reply_error(call, &error);
+        reply_error(call, tgi, &error);
         return;
     }
-    status = kind == API_CHAT
-                 ? api_decode_chat(body.data, body.bytes, &limits, &gen.api, &error)
-                 : api_decode_completion(body.data, body.bytes, &limits, &gen.api, &error);
+    status = decode(door, &body, &limits, &gen.api, &error);
     http_body_free(&body);
     if (status != SORA_OK) {
-        http_reply_error(call, &error);
+        reply_error(call, tgi, &error);
         return;
     }
-    describe_answer(&gen, kind);
+    describe_answer(&gen, gen.api.kind);
     status = prepare(&gen, &error);
     if (status == SORA_OK)
         status = run(&gen, &error);
     if (status != SORA_OK)
-        http_reply_error(call, &error);
+        reply_error(call, tgi, &error);
     free_generation(&gen);
 }

@@ -7,8 +7,9 @@
 #include "server/api_decode.h"
 #include "server/server.h"
 
+enum generate_door { GENERATE_COMPLETION, GENERATE_CHAT, GENERATE_TGI, GENERATE_TGI_STREAM };
 // Replies to the call in every case, the refusals included.
-void generate_reply(struct server *server, struct http_call *call, enum api_kind kind);
+void generate_reply(struct server *server, struct http_call *call, enum generate_door door);
 
 // Resolves a model's name as the caller knows it: *pin stays NULL for the base (or no name at all).
 SORA_CHECKED sora_status generate_pin(struct server *server, const struct auth_caller *caller,

@@ -46,6 +46,8 @@ static const struct route routes[] = {
     {"POST", "/v1/unload_lora_adapter", NULL, routes_vllm_unload, false, ADAPTERS, ROUTE_AT_ROOT},
     {"GET", "/lora-adapters", NULL, routes_loras_list, false, INFER | ADAPTERS, ROUTE_READS},
     {"POST", "/lora-adapters", NULL, routes_loras_set, false, ADAPTERS, ROUTE_READS},
+    {"POST", "/generate", NULL, routes_generate, false, INFER, ROUTE_READS},
+    {"POST", "/generate_stream", NULL, routes_generate_stream, false, INFER, ROUTE_READS},
     {"POST", "/tokenize", NULL, routes_tokenize, false, INFER, ROUTE_READS},
     {"POST", "/detokenize", NULL, routes_detokenize, false, INFER, ROUTE_READS},
     {"GET", "/health", NULL, routes_health, true, OPEN, ROUTE_READS},
@@ -78,6 +80,8 @@ static const char *const labels[ROUTE_COUNT + 1] = {
     "POST /v1/unload_lora_adapter",
     "GET /lora-adapters",
     "POST /lora-adapters",
+    "POST /generate",
+    "POST /generate_stream",
     "POST /tokenize",
     "POST /detokenize",
     "GET /health",
@@ -215,13 +219,25 @@ void routes_handle(struct http_call *call, void *context)
 void routes_completions(struct server *server, struct http_call *call, const char *name)
 {
     (void)name;
-    generate_reply(server, call, API_COMPLETION);
+    generate_reply(server, call, GENERATE_COMPLETION);
 }
 
 void routes_chat(struct server *server, struct http_call *call, const char *name)
 {
     (void)name;
-    generate_reply(server, call, API_CHAT);
+    generate_reply(server, call, GENERATE_CHAT);
+}
+
+void routes_generate(struct server *server, struct http_call *call, const char *name)
+{
+    (void)name;
+    generate_reply(server, call, GENERATE_TGI);
+}
+
+void routes_generate_stream(struct server *server, struct http_call *call, const char *name)
+{
+    (void)name;
+    generate_reply(server, call, GENERATE_TGI_STREAM);
 }
 
 void routes_reply_status(struct http_call *call, enum api_origin origin,

@@ -13,7 +13,7 @@ void routes_handle(struct http_call *call, void *server);
 // and, where the route changes it, may change; NULL where there is none.
 typedef void routes_handler(struct server *server, struct http_call *call, const char *name);
 
-routes_handler routes_chat, routes_completions;                             // routes.c
+routes_handler routes_chat, routes_completions, routes_generate, routes_generate_stream; // routes.c
 routes_handler routes_health, routes_ready, routes_version, routes_metrics; // routes_status.c
 routes_handler routes_tokenize, routes_detokenize;                          // routes_text.c
 routes_handler routes_models_list, routes_models_get, routes_models_delete; // routes_models.c

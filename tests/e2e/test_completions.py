@@ -285,3 +285,39 @@ def test_a_model_without_a_tokenizer_wants_token_ids(tiny):
     assert "token" in error["message"]
     choice = tiny.ask({"prompt": [1, 2, 3], "max_tokens": 4, "return_token_ids": True})
     assert choice["choices"][0]["text"] == ""
+
+
+# ---- LoRAX's /generate, with text
+
+
+def test_generate_gives_the_text_of_a_completion(base):
+    prompt = "The capital of France is"
+    body = {"prompt": prompt, "max_tokens": 24, "temperature": 0}
+    expected = base.ask(body)["choices"][0]["text"]
+    parameters = {"max_new_tokens": 24, "details": True}
+    whole = base.post("/generate", {"inputs": prompt, "parameters": parameters}).json()
+    assert whole["generated_text"] == expected
+    assert "".join(t["text"] for t in whole["details"]["tokens"]) == expected
+    full = {**parameters, "return_full_text": True}
+    reply = base.post("/generate", {"inputs": prompt, "parameters": full}).json()
+    assert reply["generated_text"] == prompt + expected
+    stream = base.post("/generate_stream", {"inputs": prompt, "parameters": parameters}).text
+    events = [json.loads(line[5:]) for line in stream.splitlines() if line.startswith("data:")]
+    assert [e["token"] for e in events] == whole["details"]["tokens"]
+    assert events[-1]["generated_text"] == expected
+
+
+def test_a_stop_string_of_generate_ends_the_text_as_in_tgi(base):
+    prompt = "Count: one, two, three,"
+    text = base.ask({"prompt": prompt, "max_tokens": 16, "temperature": 0})["choices"][0]["text"]
+    stop = text[4:7]
+    parameters = {"max_new_tokens": 16, "details": True, "stop": [stop]}
+    body = {"inputs": prompt, "parameters": parameters}
+    whole = base.post("/generate", body).json()
+    assert whole["generated_text"] == text[: text.index(stop) + len(stop)]
+    assert whole["details"]["finish_reason"] == "stop_sequence"
+    stream = base.post("/generate_stream", body).text
+    events = [json.loads(line[5:]) for line in stream.splitlines() if line.startswith("data:")]
+    assert events[-1]["generated_text"] == whole["generated_text"]
+    assert events[-1]["details"]["finish_reason"] == "stop_sequence"
+    assert "".join(e["token"]["text"] for e in events) == whole["generated_text"]

@@ -393,3 +393,79 @@ def test_parameters_name_an_adapter(llama):
     merged = {"merged_adapters": {"ids": ["a", "b"], "weights": [1, 1]}}
     body = {"prompt": [1], "parameters": merged}
     error_of(llama.post("/v1/completions", body), 400, "unsupported")
+
+
+def generate(server, path="/generate", inputs=PROMPT, **parameters):
+    parameters = {"max_new_tokens": 8, "ignore_eos_token": True, **parameters}
+    return server.post(path, {"inputs": inputs, "parameters": parameters})
+
+
+def stream_of(server, **options):
+    """The events of /generate_stream."""
+    reply = generate(server, "/generate_stream", **options)
+    assert reply.status_code == 200, reply.text
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    assert "[DONE]" not in reply.text
+    lines = [line for line in reply.text.splitlines() if line and not line.startswith(":")]
+    assert all(line.startswith("data:") for line in lines), lines
+    return [json.loads(line[5:]) for line in lines]
+
+
+def test_generate_takes_an_adapter_and_answers_as_lorax(llama):
+    for name in ("a", "", None):
+        expected = tokens(llama, name or "tiny")
+        reply = generate(llama, adapter_id=name, adapter_source="local", details=True)
+        assert reply.status_code == 200, reply.text
+        body = reply.json()
+        assert set(body) == {"generated_text", "details"}
+        details = body["details"]
+        assert [t["id"] for t in details["tokens"]] == expected
+        assert all(set(t) == {"id", "text", "logprob", "special"} for t in details["tokens"])
+        assert details["finish_reason"] == "length" and details["prefill"] == []
+        assert details["generated_tokens"] == 8 and details["prompt_tokens"] == len(PROMPT)
+        assert details["seed"] is None
+    assert set(generate(llama).json()) == {"generated_text"}
+    seeds = [generate(llama, do_sample=True, seed=s, details=True).json() for s in (1, 1, 2)]
+    assert seeds[0] == seeds[1] and seeds[0]["details"]["seed"] == 1
+
+
+def test_generate_stream_sends_a_token_at_a_time(llama):
+    whole = generate(llama, adapter_id="b", details=True).json()
+    events = stream_of(llama, adapter_id="b", details=True)
+    assert [e["token"] for e in events] == whole["details"]["tokens"]
+    assert all(e["generated_text"] is None and e["details"] is None for e in events[:-1])
+    last = events[-1]
+    assert last["generated_text"] == whole["generated_text"]
+    assert last["details"] == {k: whole["details"][k] for k in last["details"]}
+    assert stream_of(llama)[-1]["details"] is None
+
+
+def test_generate_composes_too(llama):
+    listed = [{"name": "a"}, {"name": "b", "scale": 0.5}]
+    body = {
+        "inputs": PROMPT, "adapters": listed, "elastic": True,
+        "parameters": {"max_new_tokens": 8, "ignore_eos_token": True, "details": True},
+    }  # fmt: skip
+    details = llama.post("/generate", body).json()["details"]
+    assert [t["id"] for t in details["tokens"]] == tokens(llama, adapters=listed)
+    assert details["sora"] == {"rank_limit": None}
+
+
+def test_errors_of_generate_are_lorax_s(llama):
+    def refuse(status, kind, reply):
+        assert reply.status_code == status, reply.text
+        assert set(reply.json()) == {"error", "error_type"}
+        assert reply.json()["error_type"] == kind
+        return reply.json()["error"]
+
+    for path in ("/generate", "/generate_stream"):
+        said = refuse(424, "generation", generate(llama, path, adapter_id="nobody"))
+        assert "nobody" in said
+        refuse(422, "validation", generate(llama, path, max_new_tokens=100000))
+        refuse(422, "validation", generate(llama, path, truncate=4))
+        refuse(422, "validation", generate(llama, path, merged_adapters={"ids": ["a"]}))
+        refuse(422, "validation", generate(llama, path, inputs="text"))  # no tokenizer
+        refuse(422, "validation", llama.http.post(path, content=b"{"))
+        refuse(422, "validation", llama.post(path, {"parameters": {}}))
+        big = llama.http.post(path, content=b'{"inputs":"' + b"a" * (9 << 20) + b'"}')
+        refuse(413, "validation", big)

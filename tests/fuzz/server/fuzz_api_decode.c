@@ -17,7 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size == 0)
         return 0;
     const char *body = (const char *)data + 1;
-    switch (data[0] & 3) {
+    switch (data[0] & 7) {
     case 0:
         status = api_decode_completion(body, size - 1, &limits, &request, &error);
         break;
@@ -26,6 +26,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         break;
     case 2:
         status = api_decode_tokenize(body, size - 1, &request, &strings, &error);
+        break;
+    case 4:
+        status = api_decode_tgi(body, size - 1, &limits, size % 2 == 0, &request, &error);
         break;
     default:
         status = api_decode_detokenize(body, size - 1, &limits, &request, &error);
