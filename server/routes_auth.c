@@ -186,15 +186,14 @@ sora_status routes_remove(struct server *server, struct http_call *call, const c
 }
 
 // Refuses what has no room. OpenAI's client repeats a 429 by itself unless it is told not to.
-static void reply_no_room(struct server *server, struct http_call *call, const char *stored,
-                          const struct api_error *error)
+static void note_no_room(struct server *server, struct http_call *call, const char *stored,
+                         const struct api_error *error)
 {
     audit_refused(server, call, "adapter.publish", stored, error->message);
     if (error->http == API_TOO_MANY) {
         http_add_header(call, "x-should-retry", "false");
         call->retry_after_s = STORAGE_RETRY_S;
     }
-    http_reply_error(call, error);
 }
 
 bool routes_fits(struct server *server, struct http_call *call, const char *stored)
@@ -208,7 +207,8 @@ bool routes_fits(struct server *server, struct http_call *call, const char *stor
     (void)api_error_set(&error, API_TOO_MANY, "storage_limit_exceeded", NULL,
                         "an adapter of %lld bytes is more than the %lld that may be stored in all",
                         bytes, (long long)limit);
-    reply_no_room(server, call, stored, &error);
+    note_no_room(server, call, stored, &error);
+    http_reply_error(call, &error);
     return false;
 }
 
@@ -281,7 +281,7 @@ bool routes_try_publish(struct server *server, struct http_call *call,
     bool good = fits && publish(server, call, put, digest, card, created, error);
     rate_unlock_storage(rate);
     if (!fits)
-        audit_refused(server, call, "adapter.publish", put->stored, error->message);
+        note_no_room(server, call, put->stored, error);
     return good;
 }
 

@@ -174,7 +174,7 @@ def card_of(server, name):
 
 
 def delete_while_it_runs(server, body, name):
-    """The first sequence's tokens of a stream whose adapter is deleted meanwhile; None: too late."""
+    """The first sequence of a stream whose adapter is deleted meanwhile; None: too late."""
     with server.http.stream("POST", "/v1/completions", json={**body, "stream": True}) as reply:
         events = sse_events(reply.iter_lines())
         seen = [next(events)]
