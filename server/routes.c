@@ -240,17 +240,23 @@ void routes_generate_stream(struct server *server, struct http_call *call, const
     generate_reply(server, call, GENERATE_TGI_STREAM);
 }
 
-void routes_reply_status(struct http_call *call, enum api_origin origin,
-                         const struct sora_error *cause)
+void routes_say_status(struct http_call *call, enum api_origin origin,
+                       const struct sora_error *cause, struct api_error *error)
 {
-    struct api_error error;
     char quoted[LOG_QUOTE_BYTES];
-    (void)api_error_from(&error, origin, cause);
+    (void)api_error_from(error, origin, cause);
     if (cause->code == SORA_UNAVAILABLE) { // the client is told less
         log_info("catalog", "refused", "id=%s error=%s", call->request_id,
                  log_quote(quoted, cause->text));
         call->retry_after_s = SORA_CATALOG_RETRY_MS_MAX / 1000;
     }
-    names_show_in(&call->caller, error.message);
+    names_show_in(&call->caller, error->message);
+}
+
+void routes_reply_status(struct http_call *call, enum api_origin origin,
+                         const struct sora_error *cause)
+{
+    struct api_error error;
+    routes_say_status(call, origin, cause, &error);
     http_reply_error(call, &error);
 }

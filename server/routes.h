@@ -88,6 +88,9 @@ void routes_reply_card(struct server *server, struct http_call *call, enum api_c
 // {"object":"list","data":[cards]}
 void routes_reply_cards(struct server *server, struct http_call *call,
                         const struct sora_registry_card *cards, int32_t card_count);
+// What a failed operation is to a client: the first does not reply.
+void routes_say_status(struct http_call *call, enum api_origin origin,
+                       const struct sora_error *cause, struct api_error *error);
 void routes_reply_status(struct http_call *call, enum api_origin origin,
                          const struct sora_error *cause);
 

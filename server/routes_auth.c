@@ -64,19 +64,21 @@ void routes_reply_unknown(struct http_call *call, const char *name)
 
 // Whether changes can be made: while the shared catalog is known to be away, they are refused at
 // once, before a body is read and without a wait for the database.
-static bool catalog_is_there(struct server *server, struct http_call *call)
+static bool catalog_is_there(struct server *server, struct http_call *call, struct api_error *error)
 {
     struct sora_error cause;
     if (server->replica == NULL || replica_get_state(server->replica).connected)
         return true;
     (void)sora_fail(&cause, SORA_UNAVAILABLE, "the shared catalog is away");
-    routes_reply_status(call, API_FROM_ADAPTER, &cause);
+    routes_say_status(call, API_FROM_ADAPTER, &cause, error);
     return false;
 }
 
 bool routes_find_target(struct server *server, struct http_call *call, const char *name,
                         char stored[NAMES_BYTES], struct api_error *error)
 {
+    if (!catalog_is_there(server, call, error))
+        return false;
     if (names_target(server->registry, &call->caller, name, stored, error) == SORA_OK)
         return true;
     if (error->http == API_FORBIDDEN)
@@ -88,8 +90,6 @@ bool routes_target(struct server *server, struct http_call *call, const char *na
                    char stored[NAMES_BYTES])
 {
     struct api_error error;
-    if (!catalog_is_there(server, call))
-        return false;
     if (routes_find_target(server, call, name, stored, &error))
         return true;
     http_reply_error(call, &error);
@@ -113,8 +113,10 @@ bool routes_settle_name(struct server *server, struct http_call *call, enum rout
     }
     if (use == ROUTE_READS)
         return true;
-    if (!catalog_is_there(server, call))
+    if (!catalog_is_there(server, call, &error)) {
+        http_reply_error(call, &error);
         return false;
+    }
     if (changeable)
         return true;
     (void)api_error_set(&error, API_FORBIDDEN, "shared_adapter", "name",
@@ -255,8 +257,7 @@ static bool publish(struct server *server, struct http_call *call, const struct 
     }
     if (status == SORA_OK)
         return true;
-    (void)api_error_from(error, API_FROM_ADAPTER, &cause);
-    names_show_in(&call->caller, error->message);
+    routes_say_status(call, API_FROM_ADAPTER, &cause, error);
     return false;
 }
 

@@ -169,6 +169,13 @@ static sora_status read_adapter(struct server *server, const char *path, uint8_t
         *bytes = (uint8_t *)data;
     }
     file_root_close(&file);
+    if (status == SORA_OK && sora_adapter_is_gguf(*bytes, *byte_count)) {
+        uint8_t *gguf = *bytes;
+        *bytes = NULL;
+        status = sora_adapter_from_gguf(gguf, *byte_count, &server->info->base, bytes, byte_count,
+                                        cause);
+        free(gguf);
+    }
     return status;
 }
 
@@ -212,7 +219,8 @@ static void load(struct server *server, struct http_call *call, const struct ord
     bool created = false, known = false, done = false;
     sora_status status = read_adapter(server, order->path, &bytes, &byte_count, &taken, &cause);
     if (status == SORA_OK) {
-        const struct routes_upload put = {stored, bytes, byte_count, NULL, true};
+        const struct routes_upload put = {
+            .stored = stored, .bytes = bytes, .byte_count = byte_count, .activate = true};
         pthread_mutex_lock(&server->door_mutex);
         known = !order->in_place && sora_registry_has(server->registry, stored);
         if (!known)
