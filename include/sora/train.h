@@ -20,6 +20,17 @@ enum sora_threshold {
     SORA_THRESHOLD_REFERENCE // the authors' published optimizer: in place >, <, abs < in turn
 };
 
+// What a run is steered by and compared in. AUTO: accuracy where the data has choices, else loss.
+enum sora_metric {
+    SORA_METRIC_AUTO,
+    SORA_METRIC_LOSS,
+    SORA_METRIC_ACCURACY,
+    SORA_METRIC_MCC,
+    SORA_METRIC_EXACT_MATCH,
+    SORA_METRIC_ROUGE_L,
+    SORA_METRIC_BLEU
+};
+
 struct sora_train_options {
     enum sora_method method;
     int32_t rank; // r_max
@@ -42,7 +53,17 @@ struct sora_train_options {
     // Parameters to end with: a share of all below 1, or a count; 0: off. xi is then steered from
     // step to step, and xi[] is not used (xi_count must be 1).
     double target_params;
+    bool keep_zero_ranks;     // do not cut them out of the training between stages
+    bool cut;                 // longer examples lose their end instead of being an error
+    int32_t eval_steps;       // evaluate every so many steps too; 0: at the end of a stage only
+    int32_t patience;         // evaluations without a better one that end a stage; 0: none do
+    enum sora_metric metric;  // for patience
+    const char *checkpoint;   // folder; NULL: none are written
+    bool resume;              // go on from the checkpoint there, if there is one
+    int32_t checkpoint_steps; // steps between two checkpoints; 0: about a minute
 };
+// The share of parameters that a run should end with when nothing is said about xi.
+#define SORA_TRAIN_TARGET_PARAMS_DEFAULT 0.5
 // The defaults of API.md section 1.
 struct sora_train_options sora_train_options_defaults(void);
 
@@ -64,9 +85,19 @@ struct sora_eval_result {
     double seconds;
     bool has_accuracy;    // the data has choices
     double accuracy, mcc; // mcc only with exactly two choices, NaN otherwise
-    bool has_exact_match; // prompt/completion data without choices, unless switched off
-    double exact_match;
+    // Prompt/completion data without choices, unless generation is off: the greedy answer equals
+    // the completion; ROUGE-L (F1 of words); BLEU of the whole set, 0 to 1.
+    bool has_exact_match;
+    double exact_match, rouge_l, bleu;
 };
+
+// "loss", "accuracy", ...; of AUTO what it stands for with this result.
+enum sora_metric sora_metric_resolve(enum sora_metric metric,
+                                     const struct sora_eval_result *result);
+const char *sora_metric_name(enum sora_metric metric);
+// The result's value of a metric, NaN when the data did not give it; and whether more is better.
+double sora_metric_value(enum sora_metric metric, const struct sora_eval_result *result);
+bool sora_metric_rises(enum sora_metric metric);
 
 struct sora_train_progress {
     int64_t step, steps; // over all stages
@@ -78,13 +109,44 @@ struct sora_train_progress {
     int64_t gates_kept, gates;
 };
 
+// What is about to be trained on, before the first step.
+struct sora_train_start {
+    int64_t examples, tokens, scored_tokens, longest, cut_examples;
+    int64_t eval_examples;
+    int64_t steps;
+    bool resumed;
+    int64_t resumed_step;      // steps that the checkpoint holds
+    bool resumed_eval_pending; // the evaluation after that step was not finished
+};
+
+// The end of a stage: its adapter is a point of quality against size.
+struct sora_train_rung {
+    int32_t stage; // from 0
+    double xi;
+    int64_t step;                         // of the plan, whose evaluation or end it is
+    int64_t steps, tokens, scored_tokens; // taken so far
+    int64_t gates_kept, gates;
+    double seconds, loss;
+    int64_t parameters, parameters_full;
+    double kept;
+    bool has_eval;
+    struct sora_eval_result eval;
+};
+
 struct sora_train_hooks {
     void *context;
     void (*on_step)(void *context, const struct sora_train_progress *progress);
-    // After each stage that is evaluated.
+    // After each evaluation.
     void (*on_eval)(void *context, const struct sora_train_progress *progress,
                     const struct sora_eval_result *result);
-    const atomic_bool *cancel; // may be NULL; set: the run ends with SORA_CANCELLED
+    // May be NULL. Set: the run saves a checkpoint, if it has a folder, and ends with
+    // SORA_CANCELLED.
+    const atomic_bool *cancel;
+    // The rest may be NULL.
+    void (*on_start)(void *context, const struct sora_train_start *start);
+    // At the end of each stage, with the adapter's file as it is now. Its failure ends the run.
+    sora_status (*on_rung)(void *context, const struct sora_train_rung *rung, const uint8_t *bytes,
+                           size_t byte_count, struct sora_error *err);
 };
 
 struct sora_train_result {
@@ -94,12 +156,16 @@ struct sora_train_result {
     double kept;                         // parameters / parameters_full
     bool has_eval;
     struct sora_eval_result eval;
-    uint8_t *bytes; // the adapter file, malloc'ed; the caller frees
+    struct sora_train_rung rungs[SORA_XI_COUNT_MAX]; // one for each stage
+    int32_t rung_count;
+    uint8_t *bytes; // the adapter file of the last stage, malloc'ed; the caller frees
     size_t byte_count;
 };
 
 // Trains on a data file (JSON lines, API.md section 1) and returns the adapter's file. The data is
-// validated before anything is trained: a bad line is SORA_MALFORMED with its number.
+// validated before anything is trained: a bad line is SORA_MALFORMED with its number. A checkpoint
+// of another model, data or options is SORA_MISMATCH that names what differs; one that would be
+// overwritten because `resume` is not set is SORA_PRECONDITION.
 SORA_CHECKED sora_status sora_train_run(const sora_model *model, const sora_tokenizer *tokenizer,
                                         const char *data_path, const char *eval_path,
                                         const struct sora_train_options *options,

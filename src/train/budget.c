@@ -35,8 +35,20 @@ static int compare_gates(const void *a, const void *b)
     return (x->magnitude < y->magnitude) - (x->magnitude > y->magnitude);
 }
 
+// The smallest xi of f32 that takes a gate of this size to zero. The reference's threshold takes
+// what is below 2 xi.
+static double xi_to_zero(float magnitude, enum sora_threshold threshold)
+{
+    if (threshold == SORA_THRESHOLD_PAPER)
+        return (double)magnitude;
+    float xi = 0.5f * magnitude;
+    while (magnitude - xi >= xi)
+        xi = nextafterf(xi, INFINITY);
+    return (double)xi;
+}
+
 double budget_xi(struct budget *budget, const struct params *params, const struct sora_base *base,
-                 int64_t allowed)
+                 int64_t allowed, enum sora_threshold threshold)
 {
     int64_t count = 0, left = 0;
     for (int32_t i = 0; i < params->layer_count * SORA_PROJ_COUNT; i++) {
@@ -51,7 +63,7 @@ double budget_xi(struct budget *budget, const struct params *params, const struc
     for (int64_t i = 0; i < count; i++) {
         left += budget->gates[i].parameters;
         if (left > allowed)
-            return (double)budget->gates[i].magnitude;
+            return xi_to_zero(budget->gates[i].magnitude, threshold);
     }
     return 0.0;
 }

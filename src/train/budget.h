@@ -5,6 +5,7 @@
 #ifndef TRAIN_BUDGET_H
 #define TRAIN_BUDGET_H
 
+#include "sora/train.h"
 #include "train/params.h"
 
 struct budget_gate {
@@ -25,8 +26,8 @@ SORA_CHECKED sora_status budget_init(struct budget *budget, struct params *param
 // last fifth the survivors train on undisturbed. step from 0.
 int64_t budget_allowed(const struct budget *budget, int64_t step, int64_t steps);
 // The xi that leaves at most `allowed` parameters when the gates are as they are now; 0 when so
-// few are left already.
+// few are left already. The threshold decides how far a xi reaches.
 double budget_xi(struct budget *budget, const struct params *params, const struct sora_base *base,
-                 int64_t allowed);
+                 int64_t allowed, enum sora_threshold threshold);
 
 #endif

@@ -82,7 +82,6 @@ static bool prune_module(struct prune *prune, const struct params *params,
     struct sora_adapter_tensor_pair pair = {.layer = layer, .proj = proj, .scale = scale};
     pair.rank = order_ranks(module, d_in, d_out, order);
     prune->parameters += (int64_t)pair.rank * ((int64_t)d_in + d_out);
-    prune->parameters_full += (int64_t)module->rank * ((int64_t)d_in + d_out);
     if (pair.rank == 0)
         return true;
     if (!copy_ranks(&prune->arena, module, order, d_in, d_out, &pair))
@@ -94,7 +93,7 @@ static bool prune_module(struct prune *prune, const struct params *params,
 sora_status prune_init(struct prune *prune, const struct params *params,
                        const struct sora_base *base, double scale, struct sora_error *err)
 {
-    *prune = (struct prune){0};
+    *prune = (struct prune){.parameters_full = params->matrix_count_full};
     arena_init(&prune->arena, SIZE_MAX);
     prune->pairs = arena_alloc(&prune->arena, (size_t)params->layer_count * SORA_PROJ_COUNT,
                                sizeof(*prune->pairs));

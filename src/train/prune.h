@@ -12,7 +12,7 @@ struct prune {
     struct arena arena;
     struct sora_adapter_tensor_pair *pairs; // modules with rank > 0, by layer and projection
     int32_t pair_count;
-    int64_t parameters, parameters_full; // floats of A and B after and before
+    int64_t parameters, parameters_full; // floats of A and B after and at first
 };
 
 SORA_CHECKED sora_status prune_init(struct prune *prune, const struct params *params,

@@ -69,6 +69,9 @@ sora_status schedule_check_options(const struct sora_train_options *options, str
         {"threads", options->threads, 0, SORA_THREADS_MAX},
         {"example_tokens_max", options->example_tokens_max, 0, SORA_CONTEXT_MAX},
         {"target_params", options->target_params, 0, 1e15},
+        {"eval_steps", options->eval_steps, 0, INT32_MAX},
+        {"patience", options->patience, 0, INT32_MAX},
+        {"checkpoint_steps", options->checkpoint_steps, 0, INT32_MAX},
     };
     for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++)
         if (!(ranges[i].value >= ranges[i].min && ranges[i].value <= ranges[i].max))

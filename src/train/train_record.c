@@ -68,7 +68,7 @@ static void add_method(struct buf *buf, const struct sora_train_options *options
     buf_printf(buf, ",\"batch_tokens\":%d,\"seed\":%" PRIu64, options->batch_tokens, options->seed);
 }
 
-static void add_metrics(struct buf *buf, const struct sora_train_result *result)
+static void add_metrics(struct buf *buf, const struct sora_train_rung *result)
 {
     buf_printf(buf, ",\"metrics\":{\"parameters\":%" PRId64 ",\"parameters_full\":%" PRId64,
                result->parameters, result->parameters_full);
@@ -80,27 +80,34 @@ static void add_metrics(struct buf *buf, const struct sora_train_result *result)
             add_number(buf, "eval_accuracy", result->eval.accuracy);
         if (result->eval.has_accuracy)
             add_number(buf, "eval_mcc", result->eval.mcc);
-        if (result->eval.has_exact_match)
+        if (result->eval.has_exact_match) {
             add_number(buf, "eval_exact_match", result->eval.exact_match);
+            add_number(buf, "eval_rouge_l", result->eval.rouge_l);
+            add_number(buf, "eval_bleu", result->eval.bleu);
+        }
     }
     buf_text(buf, "}");
 }
 
 sora_status train_record_encode(const struct sora_train_options *options,
                                 const struct sora_base *base, const char *data_digest,
-                                const struct sora_train_result *result, char **json,
+                                const struct sora_train_rung *rung, char **json,
                                 struct sora_error *err)
 {
     struct buf buf;
     buf_init(&buf, RECORD_BYTES_MAX);
     add_method(&buf, options);
+    if (options->xi_count > 1) {
+        buf_printf(&buf, ",\"stage\":%d", rung->stage + 1);
+        add_number(&buf, "xi", rung->xi);
+    }
     buf_printf(&buf, ",\"steps\":%" PRId64 ",\"tokens\":%" PRId64 ",\"scored_tokens\":%" PRId64,
-               result->steps, result->tokens, result->scored_tokens);
+               rung->steps, rung->tokens, rung->scored_tokens);
     buf_text(&buf, ",\"data_digest\":");
     buf_json_string(&buf, data_digest, strlen(data_digest));
     buf_text(&buf, ",\"weight_type\":");
     buf_json_string(&buf, base->weight_type, strlen(base->weight_type));
-    add_metrics(&buf, result);
+    add_metrics(&buf, rung);
     buf_text(&buf, ",\"version\":\"" SORA_VERSION "\"}");
     const sora_status status = buf_status(&buf, err);
     size_t bytes;

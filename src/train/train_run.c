@@ -1,37 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// A whole training run: data, steps through all stages, evaluation, pruning, the adapter's file.
-// See sora/train.h; runs in the caller's thread.
+// A whole training run: data, steps through all stages, checkpoints, the adapter's file. See
+// sora/train.h; runs in the caller's thread.
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
-#include "sora/adapter.h"
-#include "sora/train.h"
-#include "train/batches.h"
-#include "train/dataset.h"
-#include "train/evaluate.h"
-#include "train/prune.h"
 #include "train/schedule.h"
-#include "train/train_record.h"
-#include "train/trainer.h"
+#include "train/train_identity.h"
+#include "train/train_run.h"
 
-struct train_run {
-    const sora_model *model;
-    const sora_tokenizer *tokenizer;
-    const struct sora_train_options *options;
-    const struct sora_train_hooks *hooks; // may be NULL
-    struct dataset data, eval_data;
-    bool has_eval_data;
-    struct batches batches;
-    struct trainer *trainer;
-    int64_t start_us;
-    int64_t warmup_steps;
-    double epoch_loss; // sum over scored tokens of the current epoch
-    int64_t epoch_scored;
-    struct sora_train_progress progress;
-    struct sora_train_result result;
-};
+#define CHECKPOINT_US 60000000 // a minute of work is what a crash may cost
 
 static sora_status open_data(struct train_run *run, const char *data_path, const char *eval_path,
                              struct sora_error *err)
@@ -49,105 +28,98 @@ static sora_status open_data(struct train_run *run, const char *data_path, const
     if (status == SORA_OK && eval_path != NULL)
         status = dataset_open(eval_path, &rules, &run->eval_data, err);
     run->has_eval_data = status == SORA_OK && eval_path != NULL;
+    if (status == SORA_OK && !run->has_eval_data &&
+        (run->options->eval_steps > 0 || run->options->patience > 0))
+        status = sora_fail(err, SORA_MALFORMED,
+                           "evaluations and patience need evaluation data, and there is none");
     return status;
 }
 
-// The adapter as it is now, with its record.
-static sora_status encode_adapter(struct train_run *run, uint8_t **bytes, size_t *byte_count,
-                                  struct sora_error *err)
+static bool is_cancelled(const struct train_run *run)
 {
-    const struct sora_model_info *info = sora_model_get_info(run->model);
-    const struct sora_train_options *options = run->options;
-    const double scale = options->alpha / options->rank;
-    struct prune prune;
-    char *record = NULL;
-    sora_status status = prune_init(&prune, trainer_params(run->trainer), &info->base, scale, err);
+    return run->hooks->cancel != NULL && atomic_load(run->hooks->cancel);
+}
+
+static sora_status save_checkpoint(struct train_run *run, struct sora_error *err)
+{
+    if (run->identity == NULL || run->saved_step == run->state.step)
+        return SORA_OK;
+    run->state.seconds = run->progress.seconds;
+    run->saved_us = clock_now_us();
+    run->saved_step = run->state.step;
+    const sora_status status =
+        train_checkpoint_save(run->options->checkpoint, run->identity, &run->state,
+                              trainer_params(run->trainer), &run->best, err);
+    return status == SORA_OK ? status
+                             : sora_fail_within(err, status, "checkpoint after step %lld",
+                                                (long long)run->state.step);
+}
+
+static bool checkpoint_is_due(const struct train_run *run)
+{
+    const int64_t every = run->options->checkpoint_steps;
+    if (run->state.step == run->batches.step_count)
+        return true;
+    return every > 0 ? run->state.step - run->saved_step >= every
+                     : clock_now_us() - run->saved_us >= CHECKPOINT_US;
+}
+
+// Leaves in good order: what was reached is on disk, where there is a folder for it.
+static sora_status leave(struct train_run *run, struct sora_error *err)
+{
+    const long long step = (long long)run->state.step;
+    const sora_status status = save_checkpoint(run, err);
     if (status != SORA_OK)
         return status;
-    run->result.parameters = prune.parameters;
-    run->result.parameters_full = prune.parameters_full;
-    run->result.kept = (double)prune.parameters / (double)prune.parameters_full;
-    status =
-        train_record_encode(options, &info->base, run->data.digest, &run->result, &record, err);
-    if (status == SORA_OK) {
-        const struct sora_adapter_source source = {.base = &info->base,
-                                                   .base_name = info->name,
-                                                   .r_max = options->rank,
-                                                   .alpha = options->alpha,
-                                                   .dtype = options->dtype,
-                                                   .pairs = prune.pairs,
-                                                   .pair_count = prune.pair_count,
-                                                   .training_json = record};
-        status = sora_adapter_encode(&source, bytes, byte_count, err);
-    }
-    free(record);
-    prune_deinit(&prune);
-    return status;
+    if (run->identity != NULL)
+        return sora_fail(err, SORA_CANCELLED,
+                         "stopped after step %lld; the checkpoint in %s goes on from there", step,
+                         run->options->checkpoint);
+    return sora_fail(err, SORA_CANCELLED, "training was cancelled after step %lld", step);
 }
 
-// Evaluates the file that would be written now, so that the figure is what serving gives.
-static sora_status evaluate_stage(struct train_run *run, struct sora_error *err)
+static void show_totals(struct train_run *run)
 {
-    const struct sora_model_info *info = sora_model_get_info(run->model);
-    const atomic_bool *cancel = run->hooks != NULL ? run->hooks->cancel : NULL;
-    const struct sora_eval_options options = {.threads = run->options->threads,
-                                              .chat_template = run->options->chat_template};
-    uint8_t *bytes = NULL;
-    size_t byte_count;
-    sora_adapter *adapter = NULL;
-    sora_status status = encode_adapter(run, &bytes, &byte_count, err);
-    if (status == SORA_OK)
-        status = sora_adapter_parse(bytes, byte_count, &info->base, &adapter, err);
-    if (status == SORA_OK)
-        status = evaluate_dataset(run->model, run->tokenizer, sora_adapter_get_lora(adapter),
-                                  &run->eval_data, &options, cancel, &run->result.eval, err);
-    run->result.has_eval = run->result.has_eval || status == SORA_OK;
-    if (status == SORA_OK && run->hooks != NULL && run->hooks->on_eval != NULL)
-        run->hooks->on_eval(run->hooks->context, &run->progress, &run->result.eval);
-    sora_adapter_destroy(adapter);
-    free(bytes);
-    return status;
-}
-
-static void report_step(struct train_run *run, int64_t step, const struct train_batch *batch,
-                        const struct trainer_outcome *outcome)
-{
-    const struct batches_step *plan = &run->batches.steps[step];
     const struct params *params = trainer_params(run->trainer);
     struct sora_train_progress *progress = &run->progress;
-    progress->step = step + 1;
+    progress->step = run->state.step;
+    progress->tokens = run->state.tokens;
+    progress->scored_tokens = run->state.scored_tokens;
+    progress->gates = params->rank_count_full;
+    progress->gates_kept = params_ranks_kept(params);
+}
+
+static void count_step(struct train_run *run, const struct batches_step *plan,
+                       const struct train_batch *batch, const struct trainer_outcome *outcome)
+{
+    struct run_state *state = &run->state;
+    struct sora_train_progress *progress = &run->progress;
+    state->step++;
+    state->xi = outcome->xi;
+    state->steps_done = trainer_steps_done(run->trainer);
+    state->tokens += batch->token_count;
+    state->scored_tokens += batch->scored_count;
+    state->epoch_loss += outcome->cross_entropy * batch->scored_count;
+    state->epoch_scored += batch->scored_count;
+    if (plan->ends_epoch) {
+        state->loss = state->epoch_loss / (double)state->epoch_scored;
+        state->epoch_loss = 0.0;
+        state->epoch_scored = 0;
+    }
+    state->eval_pending = train_stage_evaluates(run);
     progress->stage = plan->stage;
     progress->xi = outcome->xi;
     progress->loss = outcome->cross_entropy;
     progress->gate_l1 = outcome->gate_l1;
     progress->grad_norm = outcome->grad_norm;
-    progress->tokens += batch->token_count;
-    progress->scored_tokens += batch->scored_count;
     progress->seconds = (double)(clock_now_us() - run->start_us) / 1e6;
+    show_totals(run);
     progress->tokens_per_second = (double)progress->tokens / (progress->seconds + 1e-9);
-    progress->gates = params_ranks(params);
-    progress->gates_kept = params_ranks_kept(params);
-    run->epoch_loss += outcome->cross_entropy * batch->scored_count;
-    run->epoch_scored += batch->scored_count;
-    run->result.steps = progress->step;
-    run->result.tokens = progress->tokens;
-    run->result.scored_tokens = progress->scored_tokens;
-    run->result.seconds = progress->seconds;
-    run->result.tokens_per_second = progress->tokens_per_second;
-    if (plan->ends_epoch) {
-        run->result.loss = run->epoch_loss / (double)run->epoch_scored;
-        run->epoch_loss = 0.0;
-        run->epoch_scored = 0;
-    }
-    if (run->hooks != NULL && run->hooks->on_step != NULL)
-        run->hooks->on_step(run->hooks->context, progress);
 }
 
-static sora_status run_step(struct train_run *run, int64_t step, struct sora_error *err)
+static sora_status take_step(struct train_run *run, struct sora_error *err)
 {
-    if (run->hooks != NULL && run->hooks->cancel != NULL && atomic_load(run->hooks->cancel))
-        return sora_fail(err, SORA_CANCELLED, "training was cancelled after step %lld",
-                         (long long)step);
+    const int64_t step = run->state.step;
     const struct batches_step *plan = &run->batches.steps[step];
     const struct train_batch batch = batches_get(&run->batches, step);
     struct trainer_outcome outcome;
@@ -157,14 +129,30 @@ static sora_status run_step(struct train_run *run, int64_t step, struct sora_err
         trainer_step(run->trainer, &batch, run->progress.lr_factor, xi, &outcome, err);
     if (status != SORA_OK)
         return status;
-    report_step(run, step, &batch, &outcome);
-    if (!plan->ends_stage || !run->has_eval_data)
-        return SORA_OK;
-    // Evaluation is not training: its time is taken out of the rate.
-    const int64_t before_us = clock_now_us();
-    const sora_status evaluated = evaluate_stage(run, err);
-    run->start_us += clock_now_us() - before_us;
-    return evaluated;
+    count_step(run, plan, &batch, &outcome);
+    if (run->hooks->on_step != NULL)
+        run->hooks->on_step(run->hooks->context, &run->progress);
+    return SORA_OK;
+}
+
+static sora_status run_steps(struct train_run *run, struct sora_error *err)
+{
+    while (run->state.step < run->batches.step_count || run->state.eval_pending) {
+        if (is_cancelled(run))
+            return leave(run, err);
+        sora_status status = SORA_OK;
+        if (!run->state.eval_pending)
+            status = take_step(run, err);
+        if (status == SORA_OK && run->state.eval_pending)
+            status = train_stage_finish(run, err);
+        if (status == SORA_CANCELLED)
+            return leave(run, err);
+        if (status == SORA_OK && run->identity != NULL && checkpoint_is_due(run))
+            status = save_checkpoint(run, err);
+        if (status != SORA_OK)
+            return status;
+    }
+    return SORA_OK;
 }
 
 // A budget given as a share is one of all A and B.
@@ -175,13 +163,114 @@ static sora_status steer(struct train_run *run, struct sora_error *err)
         return SORA_OK;
     const int64_t full = trainer_params(run->trainer)->matrix_count;
     const double count = target < 1.0 ? floor(target * (double)full) : target;
-    return trainer_steer(run->trainer, count < (double)full ? (int64_t)count : full,
-                         run->batches.step_count, err);
+    run->parameters_end = count < (double)full ? (int64_t)count : full;
+    return trainer_steer(run->trainer, run->parameters_end, run->batches.step_count, err);
+}
+
+// What a decoded state must keep to, so that no index of it is trusted.
+static sora_status check_state(const struct train_run *run, struct sora_error *err)
+{
+    const struct run_state *state = &run->state;
+    const int32_t stage_count = run->options->xi_count;
+    if (state->step > run->batches.step_count || state->steps_done > state->step ||
+        state->rung_count > stage_count || (state->eval_pending && state->step == 0) ||
+        (!state->eval_pending && state->step == run->batches.step_count &&
+         (state->rung_count != stage_count || !state->has_best)))
+        return sora_fail(err, SORA_MALFORMED,
+                         "checkpoint in %s: step %lld of %lld with %d of %d stages ended is no "
+                         "state of this run",
+                         run->options->checkpoint, (long long)state->step,
+                         (long long)run->batches.step_count, state->rung_count, stage_count);
+    return SORA_OK;
+}
+
+static void restore_progress(struct train_run *run)
+{
+    struct run_state *state = &run->state;
+    trainer_set_steps_done(run->trainer, state->steps_done);
+    run->progress.seconds = state->seconds;
+    run->start_us -= (int64_t)(state->seconds * 1e6);
+    run->saved_step = state->eval_pending ? -1 : state->step;
+    show_totals(run);
+    run->progress.xi = state->xi;
+    if (state->step > 0)
+        run->progress.stage = run->batches.steps[state->step - 1].stage;
+}
+
+static sora_status open_checkpoint(struct train_run *run, struct sora_train_start *start,
+                                   struct sora_error *err)
+{
+    const struct sora_train_options *options = run->options;
+    const struct sora_base *base = &sora_model_get_info(run->model)->base;
+    bool found;
+    if (options->checkpoint == NULL)
+        return options->resume ? sora_fail(err, SORA_MALFORMED, "resume needs a checkpoint folder")
+                               : SORA_OK;
+    sora_status status =
+        train_identity_encode(options, base, run->data.digest,
+                              run->has_eval_data ? run->eval_data.digest : "", &run->identity, err);
+    if (status == SORA_OK)
+        status = train_checkpoint_open(options->checkpoint, &found, err);
+    if (status != SORA_OK || !found)
+        return status;
+    if (!options->resume)
+        return sora_fail(err, SORA_PRECONDITION,
+                         "%s holds the checkpoint of a run: resume it, or remove it to start over",
+                         options->checkpoint);
+    status = train_checkpoint_load(options->checkpoint, run->identity, base, &run->state,
+                                   trainer_params(run->trainer), &run->best, err);
+    if (status == SORA_OK)
+        status = check_state(run, err);
+    if (status != SORA_OK)
+        return status;
+    restore_progress(run);
+    start->resumed = true;
+    start->resumed_step = run->state.step;
+    start->resumed_eval_pending = run->state.eval_pending;
+    return SORA_OK;
+}
+
+static void report_start(const struct train_run *run, struct sora_train_start *start)
+{
+    start->examples = run->data.example_count;
+    start->longest = run->data.longest;
+    start->tokens = run->data.token_count;
+    for (int32_t i = 0; i < run->data.example_count; i++)
+        start->scored_tokens += run->data.examples[i].scored_count;
+    start->eval_examples = run->eval_data.example_count;
+    start->steps = run->batches.step_count;
+    if (run->hooks->on_start != NULL)
+        run->hooks->on_start(run->hooks->context, start);
+}
+
+// The last rung is the result.
+static void take_result(struct train_run *run)
+{
+    const struct run_state *state = &run->state;
+    const struct sora_train_rung *last = &state->rungs[state->rung_count - 1];
+    struct sora_train_result *result = &run->result;
+    *result = (struct sora_train_result){.steps = state->steps_done,
+                                         .tokens = state->tokens,
+                                         .scored_tokens = state->scored_tokens,
+                                         .seconds = run->progress.seconds,
+                                         .loss = state->loss,
+                                         .parameters = last->parameters,
+                                         .parameters_full = last->parameters_full,
+                                         .kept = last->kept,
+                                         .has_eval = last->has_eval,
+                                         .eval = last->eval,
+                                         .rung_count = state->rung_count,
+                                         .bytes = run->best.bytes,
+                                         .byte_count = run->best.byte_count};
+    result->tokens_per_second = (double)state->tokens / (run->progress.seconds + 1e-9);
+    memcpy(result->rungs, state->rungs, sizeof(result->rungs));
+    run->best = (struct train_best){0};
 }
 
 static sora_status run_all(struct train_run *run, const char *data_path, const char *eval_path,
                            struct sora_error *err)
 {
+    struct sora_train_start start = {0};
     sora_status status = schedule_check_options(run->options, err);
     if (status == SORA_OK)
         status = open_data(run, data_path, eval_path, err);
@@ -190,18 +279,21 @@ static sora_status run_all(struct train_run *run, const char *data_path, const c
     if (status == SORA_OK)
         status =
             trainer_create(run->model, run->options, run->batches.tokens_max, &run->trainer, err);
+    if (status != SORA_OK)
+        return status;
+    run->start_us = run->saved_us = clock_now_us();
+    run->warmup_steps = schedule_warmup_steps(run->options->warmup, run->batches.step_count);
+    run->progress.steps = run->batches.step_count;
+    run->progress.stage_count = run->options->xi_count;
+    status = open_checkpoint(run, &start, err);
     if (status == SORA_OK)
         status = steer(run, err);
     if (status != SORA_OK)
         return status;
-    run->start_us = clock_now_us();
-    run->warmup_steps = schedule_warmup_steps(run->options->warmup, run->batches.step_count);
-    run->progress.steps = run->batches.step_count;
-    run->progress.stage_count = run->options->xi_count;
-    for (int64_t step = 0; status == SORA_OK && step < run->batches.step_count; step++)
-        status = run_step(run, step, err);
+    report_start(run, &start);
+    status = run_steps(run, err);
     if (status == SORA_OK)
-        status = encode_adapter(run, &run->result.bytes, &run->result.byte_count, err);
+        take_result(run);
     return status;
 }
 
@@ -211,11 +303,16 @@ sora_status sora_train_run(const sora_model *model, const sora_tokenizer *tokeni
                            const struct sora_train_hooks *hooks, struct sora_train_result *result,
                            struct sora_error *err)
 {
-    struct train_run run = {
-        .model = model, .tokenizer = tokenizer, .options = options, .hooks = hooks};
+    static const struct sora_train_hooks no_hooks = {0};
+    struct train_run run = {.model = model,
+                            .tokenizer = tokenizer,
+                            .options = options,
+                            .hooks = hooks != NULL ? hooks : &no_hooks};
     const sora_status status = run_all(&run, data_path, eval_path, err);
     if (status == SORA_OK)
         *result = run.result;
+    free(run.best.bytes);
+    free(run.identity);
     trainer_destroy(run.trainer);
     batches_deinit(&run.batches);
     dataset_close(&run.eval_data);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/assert.h"
 #include "train/adamw.h"
 #include "train/budget.h"
 #include "train/proximal.h"
@@ -58,6 +59,22 @@ struct params *trainer_params(struct trainer *trainer)
     return &trainer->params;
 }
 
+int64_t trainer_steps_done(const struct trainer *trainer)
+{
+    return trainer->steps_done;
+}
+
+void trainer_set_steps_done(struct trainer *trainer, int64_t steps)
+{
+    trainer->steps_done = steps;
+}
+
+sora_status trainer_cut(struct trainer *trainer, struct sora_error *err)
+{
+    ASSERT(trainer->steered_steps == 0); // the budget's memory lies with the parameters
+    return params_cut(&trainer->params, trainer->base, err);
+}
+
 sora_status trainer_steer(struct trainer *trainer, int64_t parameters_end, int64_t steps,
                           struct sora_error *err)
 {
@@ -75,7 +92,8 @@ static double steer_xi(struct trainer *trainer, double xi)
         return xi;
     const int64_t allowed =
         budget_allowed(&trainer->budget, trainer->steps_done - 1, trainer->steered_steps);
-    const double needed = budget_xi(&trainer->budget, &trainer->params, trainer->base, allowed);
+    const double needed = budget_xi(&trainer->budget, &trainer->params, trainer->base, allowed,
+                                    trainer->options.threshold);
     return needed > xi ? needed : xi;
 }
 
@@ -85,14 +103,16 @@ static double add_gate_penalty(struct params *params, double lambda)
     const int64_t count = params->gate_count;
     const float *gates = params->values + params->matrix_count;
     float *grads = params->grads + params->matrix_count;
-    const float pull = count > 0 ? (float)(lambda / (double)count) : 0.0f;
+    // The mean is over all gates of the start: those that were cut are zeros of it.
+    const double all = (double)params->rank_count_full;
+    const float pull = (float)(lambda / all);
     double sum = 0.0;
     for (int64_t i = 0; i < count; i++) {
         sum += fabs((double)gates[i]);
         if (gates[i] != 0.0f)
             grads[i] += gates[i] > 0.0f ? pull : -pull;
     }
-    return count > 0 ? sum / (double)count : 0.0;
+    return sum / all;
 }
 
 sora_status trainer_gradients(struct trainer *trainer, const struct train_batch *batch,

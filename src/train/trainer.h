@@ -18,6 +18,12 @@ SORA_CHECKED sora_status trainer_create(const sora_model *model,
                                         struct sora_error *err);
 void trainer_destroy(struct trainer *trainer);
 struct params *trainer_params(struct trainer *trainer);
+// Steps taken, which AdamW, dropout and a budget go by. With the numbers of trainer_params they
+// are all that a later step depends on, so a checkpoint keeps and sets both.
+int64_t trainer_steps_done(const struct trainer *trainer);
+void trainer_set_steps_done(struct trainer *trainer, int64_t steps);
+// Cuts ranks with a zero gate, see params_cut. Not for a run that is steered to a budget.
+SORA_CHECKED sora_status trainer_cut(struct trainer *trainer, struct sora_error *err);
 
 struct trainer_outcome {
     double cross_entropy, gate_l1; // gate_l1: mean |g| before the step

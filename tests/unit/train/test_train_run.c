@@ -91,7 +91,8 @@ static sora_status train(const struct sora_train_options *options, const char *e
                          struct calls *calls, struct sora_train_result *result,
                          struct sora_error *err)
 {
-    const struct sora_train_hooks hooks = {calls, on_step, on_eval, &calls->cancel};
+    const struct sora_train_hooks hooks = {
+        .context = calls, .on_step = on_step, .on_eval = on_eval, .cancel = &calls->cancel};
     return sora_train_run(model, tokenizer, data_path, eval, options, &hooks, result, err);
 }
 
