@@ -96,8 +96,9 @@ void cli_progress_show(struct cli_progress *progress, int64_t done, int64_t tota
     double part = total > 0 ? (double)done / (double)total : 0;
     double seconds = (double)(now_us - progress->started_us) / 1e6;
     char left[32] = "?", line[PROGRESS_LINE_BYTES_MAX], bar[160] = "";
-    if (done > 0)
-        cli_print_seconds(left, seconds / (double)done * (double)(total - done));
+    int64_t paced = done - progress->skipped;
+    if (paced > 0)
+        cli_print_seconds(left, seconds / (double)paced * (double)(total - done));
     snprintf(line, sizeof line, "%3.0f%%  %lld/%lld  %s  %s left", part * 100, (long long)done,
              (long long)total, text, left);
     if (!progress->terminal) {

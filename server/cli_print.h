@@ -20,6 +20,7 @@ bool cli_print_is_terminal(FILE *out);
 struct cli_progress {
     bool quiet, terminal, drawn;
     int64_t started_us, shown_us;
+    int64_t skipped; // units that were done before it started; they say nothing of the pace
 };
 void cli_progress_init(struct cli_progress *progress, bool quiet);
 // done of total units; `text` stands behind them. The time left is worked out from the pace.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // `sora-server train`: makes an adapter from examples with sora_train_run, shows how it goes and
-// writes the file. Runs in the main thread; Ctrl-C ends it after the running step.
+// writes the file. Runs in the main thread; Ctrl-C ends it after the running step, with a
+// checkpoint where there is a folder for one.
 #include <errno.h>
 #include <math.h>
 #include <signal.h>
@@ -16,15 +17,20 @@
 #include "server/cli_report.h"
 #include "server/commands.h"
 #include "server/rank_picture.h"
+#include "server/train_compare.h"
+#include "server/train_pick.h"
+#include "server/train_view.h"
 #include "server/upload.h"
 #include "sora/adapter.h"
 #include "sora/train.h"
 
-#define JSON_BYTES_MAX 65536 // of one line that this command prints
+#define JSON_BYTES_MAX (256u << 10) // of the line that it prints: 64 stages, under 1 KB each
+#define SVG_BYTES_MAX (256u << 10)  // 64 points, under 400 bytes each
 
 struct train_args {
     const char *model, *data, *out, *eval_data, *log;
-    const char *targets, *xi, *xi_schedule, *target_params;
+    const char *targets, *xi, *xi_schedule, *target_params, *pick_text, *compare;
+    struct train_pick pick;
     struct upload_target upload; // url NULL: none
     struct sora_train_options options;
     bool json, quiet;
@@ -40,6 +46,12 @@ static const struct cli_option train_options[] = {
     {"out", 'o', CLI_TEXT, AT(out), "F.safetensors", "The adapter file to write", 0, 0, true},
     {"eval-data", 0, CLI_TEXT, AT(eval_data), "F.jsonl",
      "Examples to measure on at the end; keep them apart from --data", 0, 0, false},
+    {"example-tokens", 0, CLI_INT, AT(options.example_tokens_max), "N",
+     "Longest example; a longer one is an error that names its line (default: the model's "
+     "context)",
+     2, SORA_CONTEXT_MAX, false},
+    {"cut", 0, CLI_FLAG, AT(options.cut), NULL,
+     "Cut longer examples at their end instead, and say how many", 0, 0, false},
     {"log", 0, CLI_TEXT, AT(log), "F.jsonl", "Write one JSON object for every step", 0, 0, false},
     {.kind = CLI_HEADING, .doc = "What the adapter may become:"},
     {"method", 0, CLI_CHOICE, AT(options.method), "sora|lora",
@@ -66,7 +78,19 @@ static const struct cli_option train_options[] = {
      "or list:A,B,C. With --eval-data each stage is measured: quality against size in one run",
      0, 0, false},
     {"target-params", 0, CLI_TEXT, AT(target_params), "P%|N",
-     "Steer xi so that the run ends with this share, or number, of the parameters", 0, 0, false},
+     "Steer xi so that the run ends with this share, or number, of the parameters, whatever the "
+     "data, its length and the rates: at most that, and less by no more than a rank. Without "
+     "--xi and --xi-schedule it is 50%; 100% prunes nothing",
+     0, 0, false},
+    {"pick", 0, CLI_TEXT, AT(pick_text), "RULE",
+     "Which stage of --xi-schedule becomes --out: last; best, by --metric; or smallest-within "
+     "P%, the smallest whose metric is that near the best. Every stage is also written beside "
+     "it, as F.xi-0001.safetensors and so on, with a picture in F.ladder.svg (default last)",
+     0, 0, false},
+    {"keep-ranks", 0, CLI_FLAG, AT(options.keep_zero_ranks), NULL,
+     "With --xi-schedule: keep ranks whose gate is zero in the training between stages, where a "
+     "later stage may revive them. Otherwise they are cut out, and later stages run faster",
+     0, 0, false},
     {"lambda", 0, CLI_DOUBLE, AT(options.lambda), "X",
      "Weight of the gates' mean size in the loss; pulls all of them down a little (default 1e-3)",
      0, 1e6, false},
@@ -100,6 +124,27 @@ static const struct cli_option train_options[] = {
      "Same seed, data and options: the same file, byte for byte (default 0)", 0, 0, false},
     {"threads", 't', CLI_INT, AT(options.threads), "N", "Threads (default 0: all processors)", 0,
      SORA_THREADS_MAX, false},
+    {.kind = CLI_HEADING, .doc = "Runs that last:"},
+    {"checkpoint", 0, CLI_TEXT, AT(options.checkpoint), "DIR",
+     "Save all that the run needs to go on there, about once a minute and on Ctrl-C. A run that "
+     "was stopped or killed at any moment, and is resumed, ends in the same file byte for byte",
+     0, 0, false},
+    {"resume", 0, CLI_FLAG, AT(options.resume), NULL,
+     "Go on from the checkpoint in DIR; from the start when there is none. One of another model, "
+     "data or options is refused",
+     0, 0, false},
+    {"checkpoint-every", 0, CLI_INT, AT(options.checkpoint_steps), "N",
+     "Steps between two checkpoints instead of a minute", 1, INT32_MAX, false},
+    {"eval-every", 0, CLI_INT, AT(options.eval_steps), "N",
+     "Measure on --eval-data every N steps too", 1, INT32_MAX, false},
+    {"patience", 0, CLI_INT, AT(options.patience), "N",
+     "End a stage after N measurements without a better one, and take its best. Needs "
+     "--eval-every. With a target only measurements within it count",
+     1, INT32_MAX, false},
+    {"metric", 0, CLI_CHOICE, AT(options.metric), "auto|loss|accuracy|mcc|exact_match|rouge_l|bleu",
+     "What --patience and --pick go by; the last three generate answers (default auto: accuracy "
+     "where the data has choices, otherwise loss)",
+     0, 0, false},
     {.kind = CLI_HEADING, .doc = "Where it goes beside --out:"},
     {"upload", 0, CLI_TEXT, AT(upload.url), "URL",
      "Put it into the running server at http://HOST:PORT when it is done", 0, 0, false},
@@ -108,6 +153,9 @@ static const struct cli_option train_options[] = {
     {"key-file", 0, CLI_TEXT, AT(upload.key_file), "F", "A file with the API key for --upload", 0,
      0, false},
     {.kind = CLI_HEADING, .doc = "What is printed:"},
+    {"compare", 0, CLI_TEXT, AT(compare), "F",
+     "Show the result beside the base and this adapter, such as a --method lora of the same data",
+     0, 0, false},
     {"json", 0, CLI_FLAG, AT(json), NULL, "One JSON object on standard output", 0, 0, false},
     {"quiet", 'q', CLI_FLAG, AT(quiet), NULL, "No progress, no table", 0, 0, false},
 };
@@ -122,101 +170,22 @@ static const struct cli_command train_command = {
            "ranks whose gate did not reach zero, the most important first; it serves here and "
            "loads in PEFT as it is.\n\n"
            "Example, a few minutes on two cores:\n"
-           "  sora-server train -m model.gguf -d faq.jsonl -o faq.safetensors --xi 1e-3\n"
-           "Fewer ranks at the end: raise --xi. Poor answers: lower --xi, raise --epochs or --lr.",
+           "  sora-server train -m model.gguf -d faq.jsonl -o faq.safetensors\n"
+           "which keeps half of the parameters. Fewer: --target-params 30%. Poor answers: a higher "
+           "target, more --epochs, a higher --lr.\n\n"
+           "Exit code: 0 done, 1 failed, 2 wrong usage, 130 or 143 stopped by Ctrl-C or SIGTERM "
+           "(with --checkpoint, what was reached is saved).",
     .options = train_options,
     .option_count = sizeof train_options / sizeof train_options[0],
 };
 
-// What the hooks of the running training write to.
-struct train_view {
-    struct cli_progress progress;
-    FILE *log;
-    bool quiet;
-    bool log_failed;
-    int64_t gates_kept, gates;
-};
-
 static atomic_bool cancelled;
+static atomic_int cancelled_by;
 
 static void on_interrupt(int signal_number)
 {
-    (void)signal_number;
+    atomic_store(&cancelled_by, signal_number);
     atomic_store(&cancelled, true);
-}
-
-static void log_line(struct train_view *view, struct buf *line)
-{
-    buf_text(line, "\n");
-    if (line->status != SORA_OK || fwrite(line->data, 1, line->bytes, view->log) != line->bytes ||
-        fflush(view->log) != 0)
-        view->log_failed = true;
-    buf_deinit(line);
-}
-
-static void log_step(struct train_view *view, const struct sora_train_progress *at)
-{
-    struct buf line;
-    buf_init(&line, JSON_BYTES_MAX);
-    buf_printf(&line, "{\"step\":%lld", (long long)at->step);
-    cli_report_count(&line, "steps", at->steps);
-    cli_report_count(&line, "stage", at->stage);
-    cli_report_number(&line, "xi", at->xi);
-    cli_report_number(&line, "loss", at->loss);
-    cli_report_number(&line, "gate_l1", at->gate_l1);
-    cli_report_number(&line, "grad_norm", at->grad_norm);
-    cli_report_number(&line, "lr_factor", at->lr_factor);
-    cli_report_count(&line, "tokens", at->tokens);
-    cli_report_count(&line, "scored_tokens", at->scored_tokens);
-    cli_report_number(&line, "tokens_per_second", at->tokens_per_second);
-    cli_report_number(&line, "seconds", at->seconds);
-    cli_report_count(&line, "gates_kept", at->gates_kept);
-    cli_report_count(&line, "gates", at->gates);
-    buf_text(&line, "}");
-    log_line(view, &line);
-}
-
-static void on_step(void *context, const struct sora_train_progress *at)
-{
-    struct train_view *view = context;
-    char text[128], ranks[64] = "";
-    if (at->gates > 0)
-        snprintf(ranks, sizeof ranks, "  ranks %lld/%lld", (long long)at->gates_kept,
-                 (long long)at->gates);
-    snprintf(text, sizeof text, "loss %.3f  %.0f tok/s%s", at->loss, at->tokens_per_second, ranks);
-    cli_progress_show(&view->progress, at->step, at->steps, text);
-    view->gates_kept = at->gates_kept;
-    view->gates = at->gates;
-    if (view->log != NULL)
-        log_step(view, at);
-}
-
-static void on_eval(void *context, const struct sora_train_progress *at,
-                    const struct sora_eval_result *result)
-{
-    struct train_view *view = context;
-    cli_progress_clear(&view->progress);
-    if (!view->quiet) {
-        fprintf(stderr, "stage %d of %d, xi %g: eval loss %.4f", at->stage + 1, at->stage_count,
-                at->xi, result->loss);
-        if (result->has_accuracy)
-            fprintf(stderr, ", accuracy %.4f", result->accuracy);
-        if (result->has_exact_match)
-            fprintf(stderr, ", exact match %.4f", result->exact_match);
-        fprintf(stderr, ", ranks %lld/%lld\n", (long long)at->gates_kept, (long long)at->gates);
-    }
-    if (view->log == NULL)
-        return;
-    struct buf line;
-    buf_init(&line, JSON_BYTES_MAX);
-    buf_printf(&line, "{\"step\":%lld", (long long)at->step);
-    cli_report_count(&line, "stage", at->stage);
-    cli_report_number(&line, "xi", at->xi);
-    cli_report_count(&line, "gates_kept", at->gates_kept);
-    buf_text(&line, ",\"eval\":");
-    cli_report_eval_json(&line, result);
-    buf_text(&line, "}");
-    log_line(view, &line);
 }
 
 static int64_t peak_rss_bytes(void)
@@ -244,6 +213,22 @@ static sora_status check_out(const char *path, struct sora_error *err)
     return status;
 }
 
+// Options that need others.
+static sora_status check_together(const struct train_args *args, struct sora_error *err)
+{
+    if (args->options.resume && args->options.checkpoint == NULL)
+        return sora_fail(err, SORA_MALFORMED, "--resume needs --checkpoint DIR");
+    if (args->options.checkpoint_steps > 0 && args->options.checkpoint == NULL)
+        return sora_fail(err, SORA_MALFORMED, "--checkpoint-every needs --checkpoint DIR");
+    if (args->options.eval_steps > 0 && args->eval_data == NULL)
+        return sora_fail(err, SORA_MALFORMED, "--eval-every needs --eval-data F.jsonl");
+    if (args->options.patience > 0 && args->options.eval_steps == 0)
+        return sora_fail(err, SORA_MALFORMED, "--patience needs --eval-every N");
+    if (args->pick_text != NULL && args->options.xi_count == 1)
+        return sora_fail(err, SORA_MALFORMED, "--pick chooses among the stages of --xi-schedule");
+    return SORA_OK;
+}
+
 // The options that the table leaves as text. False: wrong usage, said on stderr.
 static bool parse_texts(struct train_args *args, const char *program, int *exit_code)
 {
@@ -257,6 +242,12 @@ static bool parse_texts(struct train_args *args, const char *program, int *exit_
     sora_status status = SORA_OK;
     if (xi != NULL)
         status = sora_train_parse_xi(xi, &args->options, &err);
+    else if (args->options.method == SORA_METHOD_SORA)
+        args->options.target_params = SORA_TRAIN_TARGET_PARAMS_DEFAULT;
+    if (status == SORA_OK && args->pick_text != NULL)
+        status = train_pick_parse(args->pick_text, &args->pick, &err);
+    if (status == SORA_OK)
+        status = check_together(args, &err);
     if (status == SORA_OK && args->target_params != NULL)
         status = sora_train_parse_target_params(args->target_params, &args->options, &err);
     if (status == SORA_OK && args->targets != NULL)
@@ -274,22 +265,103 @@ static sora_status run_training(const struct train_args *args, const sora_model 
                                 const sora_tokenizer *tokenizer, struct train_view *view,
                                 struct sora_train_result *result, struct sora_error *err)
 {
-    struct sora_train_hooks hooks = {
-        .context = view, .on_step = on_step, .on_eval = on_eval, .cancel = &cancelled};
+    struct sora_train_hooks hooks = {.context = view,
+                                     .on_step = train_view_on_step,
+                                     .on_eval = train_view_on_eval,
+                                     .cancel = &cancelled,
+                                     .on_start = train_view_on_start,
+                                     .on_rung = train_view_on_rung};
     struct sigaction interrupt = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
     sigaction(SIGINT, &interrupt, NULL);
     sigaction(SIGTERM, &interrupt, NULL);
-    sora_status status = sora_train_run(model, tokenizer, args->data, args->eval_data,
-                                        &args->options, &hooks, result, err);
-    cli_progress_clear(&view->progress);
-    if (status == SORA_OK && view->log_failed)
-        status = sora_fail(err, SORA_IO, "--log %s could not be written", args->log);
+    const sora_status status = sora_train_run(model, tokenizer, args->data, args->eval_data,
+                                              &args->options, &hooks, result, err);
+    struct sora_error log_error;
+    const sora_status closed = train_view_close(view, &log_error);
+    if (status == SORA_OK && closed != SORA_OK)
+        *err = log_error;
+    return status == SORA_OK ? closed : status;
+}
+
+// The stage that --pick chooses takes the place of the last one; its file was written when it
+// ended.
+static sora_status take_picked(const struct train_args *args, struct train_view *view,
+                               struct train_ladder *ladder, struct sora_train_result *result,
+                               struct sora_error *err)
+{
+    *ladder = (struct train_ladder){.rungs = result->rungs,
+                                    .count = result->rung_count,
+                                    .picked = result->rung_count - 1,
+                                    .metric = args->options.metric,
+                                    .out = args->out};
+    ladder->picked =
+        train_pick_choose(&args->pick, args->options.metric, result->rungs, result->rung_count);
+    const struct sora_train_rung *rung = &result->rungs[ladder->picked];
+    view->gates_kept = rung->gates_kept;
+    if (ladder->picked == result->rung_count - 1)
+        return SORA_OK;
+    char *path = train_ladder_path(args->out, rung->stage), *bytes = NULL;
+    size_t byte_count;
+    sora_status status = path != NULL
+                             ? file_read(path, SORA_ADAPTER_BYTES_MAX, &bytes, &byte_count, err)
+                             : sora_fail(err, SORA_NO_MEMORY, "no memory for a path");
+    free(path);
+    if (status != SORA_OK)
+        return status;
+    free(result->bytes);
+    result->bytes = (uint8_t *)bytes;
+    result->byte_count = byte_count;
+    result->parameters = rung->parameters;
+    result->kept = rung->kept;
+    result->loss = rung->loss;
+    result->has_eval = rung->has_eval;
+    result->eval = rung->eval;
+    return SORA_OK;
+}
+
+static sora_status write_files(const struct train_args *args, const struct train_ladder *ladder,
+                               const struct sora_train_result *result, struct sora_error *err)
+{
+    sora_status status = file_write_atomic(args->out, result->bytes, result->byte_count, err);
+    if (status != SORA_OK || ladder->count < 2)
+        return status;
+    struct buf svg;
+    char *path = train_ladder_svg_path(args->out);
+    buf_init(&svg, SVG_BYTES_MAX);
+    train_ladder_svg(ladder, &svg);
+    status = buf_status(&svg, err);
+    if (status == SORA_OK && path == NULL)
+        status = sora_fail(err, SORA_NO_MEMORY, "no memory for a path");
+    if (status == SORA_OK)
+        status = file_write_atomic(path, svg.data, svg.bytes, err);
+    free(path);
+    buf_deinit(&svg);
     return status;
 }
 
-static sora_status print_json(const struct train_args *args, const struct sora_train_result *result,
-                              const char *digest, struct sora_error *err)
+// What is shown at the end.
+struct train_outcome {
+    struct sora_train_result result;
+    struct train_ladder ladder;
+    bool has_compare;
+    struct train_compare compare;
+    char digest[65];
+};
+
+static void add_data_json(struct buf *out, const struct sora_train_start *start)
 {
+    buf_printf(out, ",\"data\":{\"examples\":%lld", (long long)start->examples);
+    cli_report_count(out, "tokens", start->tokens);
+    cli_report_count(out, "scored_tokens", start->scored_tokens);
+    cli_report_count(out, "longest", start->longest);
+    cli_report_count(out, "cut", start->cut_examples);
+    buf_text(out, "}");
+}
+
+static sora_status print_json(const struct train_args *args, const struct train_view *view,
+                              const struct train_outcome *outcome, struct sora_error *err)
+{
+    const struct sora_train_result *result = &outcome->result;
     struct buf out;
     buf_init(&out, JSON_BYTES_MAX);
     buf_printf(&out, "{\"steps\":%lld", (long long)result->steps);
@@ -303,11 +375,16 @@ static sora_status print_json(const struct train_args *args, const struct sora_t
     cli_report_number(&out, "kept", result->kept);
     cli_report_count(&out, "peak_rss_bytes", peak_rss_bytes());
     cli_report_text(&out, "out", args->out);
-    cli_report_text(&out, "digest", digest);
+    cli_report_text(&out, "digest", outcome->digest);
     if (result->has_eval) {
         buf_text(&out, ",\"eval\":");
         cli_report_eval_json(&out, &result->eval);
     }
+    add_data_json(&out, &view->start);
+    if (outcome->ladder.count > 1)
+        train_ladder_json(&outcome->ladder, &out);
+    if (outcome->has_compare)
+        train_compare_json(&outcome->compare, &out);
     buf_text(&out, "}");
     return cli_report_print(&out, err);
 }
@@ -342,16 +419,13 @@ static void add_training_rows(struct cli_table *table, const struct train_args *
 }
 
 static sora_status print_table(const struct train_args *args, const struct train_view *view,
-                               const struct sora_train_result *result, const char *digest,
+                               const struct train_outcome *outcome, const sora_adapter *adapter,
                                struct sora_error *err)
 {
-    sora_adapter *adapter = NULL;
-    sora_status status = sora_adapter_parse(result->bytes, result->byte_count, NULL, &adapter, err);
-    if (status != SORA_OK)
-        return status;
+    const struct sora_train_result *result = &outcome->result;
     struct cli_table table;
     cli_table_init(&table, 2, 0);
-    add_training_rows(&table, args, view, result, digest);
+    add_training_rows(&table, args, view, result, outcome->digest);
     if (result->has_eval) {
         cli_table_add(&table, "evaluation");
         cli_table_add(&table, "%s", args->eval_data);
@@ -360,53 +434,93 @@ static sora_status print_table(const struct train_args *args, const struct train
     cli_table_print(&table, stdout);
     cli_table_deinit(&table);
     fputc('\n', stdout);
+    if (outcome->ladder.count > 1) {
+        train_ladder_print(&outcome->ladder, stdout);
+        fputc('\n', stdout);
+    }
+    if (outcome->has_compare) {
+        train_compare_print(&outcome->compare, stdout);
+        fputc('\n', stdout);
+    }
     rank_picture_print(stdout, sora_adapter_get_info(adapter), cli_print_width(stdout, 100),
                        cli_print_is_terminal(stdout));
+    return fflush(stdout) == 0 ? SORA_OK : sora_fail(err, SORA_IO, "standard output failed");
+}
+
+static sora_status report(const struct train_args *args, const sora_model *model,
+                          const sora_tokenizer *tokenizer, const struct train_view *view,
+                          struct train_outcome *outcome, struct sora_error *err)
+{
+    const struct sora_train_result *result = &outcome->result;
+    const struct train_compare_source source = {model, tokenizer, args->eval_data,
+                                                args->options.threads};
+    sora_adapter *adapter = NULL;
+    sora_status status = sora_adapter_parse(result->bytes, result->byte_count, NULL, &adapter, err);
+    if (status == SORA_OK && args->compare != NULL) {
+        status = train_compare_run(&source, args->compare, adapter,
+                                   result->has_eval ? &result->eval : NULL, &outcome->compare, err);
+        outcome->has_compare = status == SORA_OK;
+    }
+    if (status == SORA_OK && args->json)
+        status = print_json(args, view, outcome, err);
+    else if (status == SORA_OK && !args->quiet)
+        status = print_table(args, view, outcome, adapter, err);
     sora_adapter_destroy(adapter);
-    return SORA_OK;
+    return status;
+}
+
+// What can be found out before the training rather than after it.
+static sora_status check_files(const struct train_args *args, const sora_model *model,
+                               struct sora_error *err)
+{
+    sora_adapter *other = NULL;
+    if (args->compare == NULL)
+        return SORA_OK;
+    const sora_status status =
+        sora_adapter_open(args->compare, &sora_model_get_info(model)->base, &other, err);
+    sora_adapter_destroy(other);
+    return status == SORA_OK ? status : sora_fail_within(err, status, "--compare");
 }
 
 static sora_status train(const struct train_args *args, struct sora_error *err)
 {
     sora_model *model = NULL;
     sora_tokenizer *tokenizer = NULL;
-    struct sora_train_result result = {0};
-    struct train_view view = {.quiet = args->quiet};
-    char digest[65];
+    struct train_outcome outcome = {0};
+    struct sora_train_result *result = &outcome.result;
+    struct train_view view = {.log_path = args->log,
+                              .out = args->out,
+                              .quiet = args->quiet,
+                              .has_stages = args->options.xi_count > 1};
     sora_status status = check_out(args->out, err);
-    if (status == SORA_OK && args->log != NULL && (view.log = fopen(args->log, "w")) == NULL)
-        status = sora_fail(err, SORA_IO, "--log %s: %s", args->log, strerror(errno));
     if (status == SORA_OK)
         status = sora_model_open(args->model, &model, err);
     if (status == SORA_OK)
         status = sora_tokenizer_open(args->model, &tokenizer, err);
-    if (status != SORA_OK)
-        goto done;
-    cli_progress_init(&view.progress, args->quiet);
-    status = run_training(args, model, tokenizer, &view, &result, err);
     if (status == SORA_OK)
-        status = sha256_of(result.bytes, result.byte_count, digest, err);
+        status = check_files(args, model, err);
     if (status == SORA_OK)
-        status = file_write_atomic(args->out, result.bytes, result.byte_count, err);
-    if (status != SORA_OK)
-        goto done;
-    if (args->json)
-        status = print_json(args, &result, digest, err);
-    else if (!args->quiet)
-        status = print_table(args, &view, &result, digest, err);
+        status = train_view_open(&view, err);
+    if (status == SORA_OK)
+        status = run_training(args, model, tokenizer, &view, result, err);
+    if (status == SORA_OK)
+        status = take_picked(args, &view, &outcome.ladder, result, err);
+    if (status == SORA_OK)
+        status = sha256_of(result->bytes, result->byte_count, outcome.digest, err);
+    if (status == SORA_OK)
+        status = write_files(args, &outcome.ladder, result, err);
+    if (status == SORA_OK)
+        status = report(args, model, tokenizer, &view, &outcome, err);
     if (status == SORA_OK && args->upload.url != NULL &&
-        upload_adapter(&args->upload, result.bytes, result.byte_count, err) != SORA_OK)
+        upload_adapter(&args->upload, result->bytes, result->byte_count, err) != SORA_OK)
         status = sora_fail_within(err, SORA_IO, "%s is written, but the upload failed", args->out);
-done:
-    if (view.log != NULL && fclose(view.log) != 0 && status == SORA_OK)
-        status = sora_fail(err, SORA_IO, "--log %s: %s", args->log, strerror(errno));
-    free(result.bytes);
+    free(result->bytes);
     sora_tokenizer_close(tokenizer);
     sora_model_close(model);
     return status;
 }
 
-int cmd_train(int argc, char **argv)
+static int run_train(int argc, char **argv)
 {
     struct train_args args = {.options = sora_train_options_defaults()};
     struct sora_error err;
@@ -414,5 +528,25 @@ int cmd_train(int argc, char **argv)
     if (!cli_parse(&train_command, argc, argv, &args, &exit_code) ||
         !parse_texts(&args, argv[0], &exit_code))
         return exit_code;
-    return train(&args, &err) == SORA_OK ? CLI_GOOD : cli_fail(argv[0], &err);
+    const sora_status status = train(&args, &err);
+    if (status == SORA_OK)
+        return CLI_GOOD;
+    exit_code = cli_fail(argv[0], &err);
+    // As a shell names the end by a signal.
+    return status == SORA_CANCELLED ? 128 + atomic_load(&cancelled_by) : exit_code;
+}
+
+int cmd_train(int argc, char **argv)
+{
+    char *joined;
+    char **words = train_pick_join(&argc, argv, &joined);
+    if (words == NULL) {
+        struct sora_error err;
+        (void)sora_fail(&err, SORA_NO_MEMORY, "no memory for the arguments");
+        return cli_fail(argv[0], &err);
+    }
+    const int exit_code = run_train(argc, words);
+    free(joined);
+    free(words);
+    return exit_code;
 }
