@@ -45,13 +45,14 @@ sora_status train_pick_parse(const char *text, struct train_pick *pick, struct s
 char **train_pick_join(int *argc, char **argv, char **joined)
 {
     *joined = NULL;
-    char **copy = calloc((size_t)*argc + 1, sizeof(*copy));
+    const int words = *argc;
+    char **copy = calloc((size_t)words + 1, sizeof(copy[0]));
     if (copy == NULL)
         return NULL;
     int count = 0;
-    for (int i = 0; i < *argc; i++) {
+    for (int i = 0; i < words; i++) {
         copy[count++] = argv[i];
-        const bool splits = *joined == NULL && i > 1 && i + 1 < *argc &&
+        const bool splits = *joined == NULL && i > 1 && i + 1 < words &&
                             strcmp(argv[i - 1], "--pick") == 0 && strcmp(argv[i], SMALLEST) == 0 &&
                             argv[i + 1][0] >= '0' && argv[i + 1][0] <= '9';
         if (!splits)

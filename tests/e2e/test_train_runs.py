@@ -163,7 +163,8 @@ def test_a_budget_holds_with_the_references_threshold(data, tmp_path):
     assert 0.485 <= result["kept"] <= 0.5
 
 
-LADDER = ("--xi-schedule", "linear:0:2e-1:4", "--epochs", "2", "--lr", "1e-2", "--batch-tokens", "64")
+LADDER = ("--xi-schedule", "linear:0:2e-1:4", "--epochs", "2", "--lr", "1e-2",
+          "--batch-tokens", "64")  # fmt: skip
 
 
 def test_a_schedule_leaves_an_adapter_for_every_stage_and_a_picture(data, tmp_path):
