@@ -8,6 +8,7 @@
 
 #include "base/rng.h"
 #include "sora/limits.h"
+#include "train/dataset_line.h"
 
 // Examples of one stage: whole epochs, then a part of one.
 static int64_t stage_visits(double epochs, int32_t example_count)
@@ -19,7 +20,7 @@ static int64_t stage_visits(double epochs, int32_t example_count)
 static void shuffle_stages(struct batches *batches, int64_t visits, int32_t stage_count,
                            int32_t *one_epoch, uint64_t seed)
 {
-    const int32_t example_count = batches->dataset->example_count;
+    const int32_t example_count = batches->data->example_count;
     struct rng rng;
     rng_seed(&rng, seed);
     for (int64_t at = 0; at < visits * stage_count;) {
@@ -34,16 +35,26 @@ static void shuffle_stages(struct batches *batches, int64_t visits, int32_t stag
     }
 }
 
-// Cuts order[first .. end), one epoch or the rest of a stage, into steps.
-static void pack(struct batches *batches, int64_t first, int64_t end, int32_t stage,
+static bool add_step(struct batches *batches, const struct batches_step *step)
+{
+    if (!dataset_grow((void **)&batches->steps, sizeof(*step), batches->step_count, 1,
+                      &batches->step_capacity))
+        return false;
+    batches->steps[batches->step_count++] = *step;
+    return true;
+}
+
+// Cuts order[first .. end), one epoch or the rest of a stage, into steps; false: no memory.
+static bool pack(struct batches *batches, int64_t first, int64_t end, int32_t stage,
                  int32_t batch_tokens)
 {
     struct batches_step step = {.first = first, .stage = stage};
     int64_t tokens = 0;
     for (int64_t at = first; at < end; at++) {
-        const int32_t count = batches->dataset->examples[batches->order[at]].token_count;
+        const int32_t count = batches->data->entries[batches->order[at]].token_count;
         if (step.count > 0 && tokens + count > batch_tokens) {
-            batches->steps[batches->step_count++] = step;
+            if (!add_step(batches, &step))
+                return false;
             step = (struct batches_step){.first = at, .stage = stage};
             tokens = 0;
         }
@@ -53,38 +64,42 @@ static void pack(struct batches *batches, int64_t first, int64_t end, int32_t st
             batches->tokens_max = (int32_t)tokens;
     }
     step.ends_epoch = true;
-    batches->steps[batches->step_count++] = step;
+    return add_step(batches, &step);
 }
 
-static void plan_steps(struct batches *batches, int64_t visits, int32_t stage_count,
+static bool plan_steps(struct batches *batches, int64_t visits, int32_t stage_count,
                        int32_t batch_tokens)
 {
-    const int64_t example_count = batches->dataset->example_count;
+    const int64_t example_count = batches->data->example_count;
     for (int32_t stage = 0; stage < stage_count; stage++) {
         const int64_t stage_end = (stage + 1) * visits;
         for (int64_t at = stage * visits; at < stage_end; at += example_count)
-            pack(batches, at, at + example_count < stage_end ? at + example_count : stage_end,
-                 stage, batch_tokens);
+            if (!pack(batches, at, at + example_count < stage_end ? at + example_count : stage_end,
+                      stage, batch_tokens))
+                return false;
         batches->steps[batches->step_count - 1].ends_stage = true;
     }
+    return true;
 }
 
-sora_status batches_init(struct batches *batches, const struct dataset *dataset,
+sora_status batches_init(struct batches *batches, struct example_index *data,
                          const struct sora_train_options *options, struct sora_error *err)
 {
-    *batches = (struct batches){.dataset = dataset};
-    if (options->epochs * dataset->example_count * options->xi_count > SORA_TRAIN_VISITS_MAX)
+    *batches = (struct batches){.data = data};
+    if (options->epochs * data->example_count * options->xi_count > SORA_TRAIN_VISITS_MAX)
         return sora_fail(
             err, SORA_LIMIT, "%g epochs of %d examples in %d stages, limit %d examples",
-            options->epochs, dataset->example_count, options->xi_count, SORA_TRAIN_VISITS_MAX);
-    const int64_t visits = stage_visits(options->epochs, dataset->example_count);
+            options->epochs, data->example_count, options->xi_count, SORA_TRAIN_VISITS_MAX);
+    const int64_t visits = stage_visits(options->epochs, data->example_count);
     const int64_t total = visits * options->xi_count;
-    int32_t *one_epoch = calloc((size_t)dataset->example_count, sizeof(int32_t));
+    int32_t *one_epoch = calloc((size_t)data->example_count, sizeof(int32_t));
     batches->order = calloc((size_t)total, sizeof(int32_t));
-    batches->steps = calloc((size_t)total, sizeof(*batches->steps)); // at most one each
-    if (one_epoch != NULL && batches->order != NULL && batches->steps != NULL) {
+    bool ok = one_epoch != NULL && batches->order != NULL;
+    if (ok) {
         shuffle_stages(batches, visits, options->xi_count, one_epoch, options->seed);
-        plan_steps(batches, visits, options->xi_count, options->batch_tokens);
+        ok = plan_steps(batches, visits, options->xi_count, options->batch_tokens);
+    }
+    if (ok) {
         const size_t n = (size_t)batches->tokens_max;
         batches->tokens = calloc(n, sizeof(int32_t));
         batches->scored = calloc(n, sizeof(int32_t));
@@ -107,24 +122,27 @@ void batches_deinit(struct batches *batches)
     *batches = (struct batches){0};
 }
 
-struct train_batch batches_get(struct batches *batches, int64_t step)
+sora_status batches_get(struct batches *batches, int64_t step, struct train_batch *batch,
+                        struct sora_error *err)
 {
-    const struct dataset *dataset = batches->dataset;
     const struct batches_step *plan = &batches->steps[step];
-    struct train_batch batch = {.tokens = batches->tokens,
-                                .starts = batches->starts,
-                                .scored = batches->scored,
-                                .sequence_count = plan->count};
-    for (int32_t i = 0; i < plan->count; i++) {
-        const struct dataset_example *example = &dataset->examples[batches->order[plan->first + i]];
-        batches->starts[i] = batch.token_count;
-        memcpy(batches->tokens + batch.token_count, dataset->tokens + example->first,
-               (size_t)example->token_count * sizeof(int32_t));
-        for (int32_t t = 0; t < example->token_count; t++)
-            if (dataset->scored[example->first + t])
-                batches->scored[batch.scored_count++] = batch.token_count + t;
-        batch.token_count += example->token_count;
-    }
-    batches->starts[plan->count] = batch.token_count;
-    return batch;
+    const sora_status status =
+        example_index_load(batches->data, batches->order + plan->first, plan->count, err);
+    if (status != SORA_OK)
+        return status;
+    const struct dataset *window = &batches->data->window;
+    *batch = (struct train_batch){.tokens = batches->tokens,
+                                  .starts = batches->starts,
+                                  .scored = batches->scored,
+                                  .token_count = (int32_t)window->token_count,
+                                  .sequence_count = plan->count};
+    // Examples lie one after another in the window, as they do in the batch.
+    memcpy(batches->tokens, window->tokens, (size_t)window->token_count * sizeof(int32_t));
+    for (int32_t i = 0; i < plan->count; i++)
+        batches->starts[i] = (int32_t)window->examples[i].first;
+    batches->starts[plan->count] = batch->token_count;
+    for (int32_t t = 0; t < batch->token_count; t++)
+        if (window->scored[t])
+            batches->scored[batch->scored_count++] = t;
+    return SORA_OK;
 }

@@ -7,7 +7,7 @@
 
 #include "model/train_pass.h"
 #include "sora/train.h"
-#include "train/dataset.h"
+#include "train/example_index.h"
 
 struct batches_step {
     int64_t first; // into order
@@ -16,10 +16,10 @@ struct batches_step {
 };
 
 struct batches {
-    const struct dataset *dataset; // borrowed
-    int32_t *order;                // examples
+    struct example_index *data; // borrowed
+    int32_t *order;             // examples
     struct batches_step *steps;
-    int64_t step_count;
+    int64_t step_count, step_capacity;
     int32_t tokens_max; // of the largest step
     // The current step's memory.
     int32_t *tokens, *starts, *scored;
@@ -27,11 +27,12 @@ struct batches {
 
 // Stages, epochs, batch_tokens and seed of the options. A part of an epoch takes the first
 // examples of its order, at least one. SORA_LIMIT beyond SORA_TRAIN_VISITS_MAX.
-SORA_CHECKED sora_status batches_init(struct batches *batches, const struct dataset *dataset,
+SORA_CHECKED sora_status batches_init(struct batches *batches, struct example_index *data,
                                       const struct sora_train_options *options,
                                       struct sora_error *err);
 void batches_deinit(struct batches *batches);
-// The tokens of a step, valid until the next call.
-struct train_batch batches_get(struct batches *batches, int64_t step);
+// The tokens of a step, valid until the next call. Reads its examples from their file.
+SORA_CHECKED sora_status batches_get(struct batches *batches, int64_t step,
+                                     struct train_batch *batch, struct sora_error *err);
 
 #endif

@@ -23,7 +23,7 @@ bool dataset_grow(void **items, size_t item_bytes, int64_t count, int64_t extra,
     return true;
 }
 
-static bool is_blank(const char *text, size_t bytes)
+bool dataset_line_is_blank(const char *text, size_t bytes)
 {
     for (size_t i = 0; i < bytes; i++)
         if (text[i] != ' ' && text[i] != '\t' && text[i] != '\r')
@@ -43,7 +43,7 @@ static sora_status parse_lines(const char *name, const char *text, size_t bytes,
         if (length > SORA_TRAIN_LINE_BYTES_MAX)
             return sora_fail(err, SORA_LIMIT, "%s line %d: %zu bytes, limit %d", name, line, length,
                              SORA_TRAIN_LINE_BYTES_MAX);
-        if (!is_blank(text + at, length)) {
+        if (!dataset_line_is_blank(text + at, length)) {
             const sora_status status =
                 dataset_line_add(dataset, text + at, length, line, rules, err);
             if (status != SORA_OK)
@@ -96,4 +96,10 @@ void dataset_close(struct dataset *dataset)
     free(dataset->choices);
     free(dataset->examples);
     *dataset = (struct dataset){0};
+}
+
+void dataset_clear(struct dataset *dataset)
+{
+    dataset->token_count = dataset->choice_token_count = dataset->choice_count = 0;
+    dataset->example_count = dataset->longest = 0;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Training and evaluation data: JSON lines, tokenized and checked whole before anything is
-// trained. Immutable once opened; whoever opened it closes it. One line is one of
+// Evaluation data, and a step's worth of training data (example_index.h): JSON lines, tokenized and
+// checked. Immutable once opened; whoever opened it closes it. One line is one of
 //   {"prompt","completion"[,"choices"]}  the completion and an end token are scored
 //   {"messages":[{"role","content"}]}    every assistant turn and its end token are scored
 //   {"text"}                             all but the first token, and an end token, are scored
@@ -9,6 +9,7 @@
 #ifndef TRAIN_DATASET_H
 #define TRAIN_DATASET_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "sora/status.h"
@@ -23,6 +24,7 @@ struct dataset_example {
     int32_t choice_count;     // 0: none
     int32_t choice_right;     // the completion's place among the choices
     int32_t line;
+    bool is_cut; // its end was cut off to fit
 };
 
 struct dataset_choice {
@@ -48,6 +50,7 @@ struct dataset_rules {
     const char *chat_template;       // NULL: the model's
     int32_t vocab_size;
     int32_t example_tokens_max;
+    bool cut; // longer examples lose their end instead of being an error
 };
 
 // From a file, and from its text; `name` stands in the errors. An empty file is SORA_MALFORMED.
@@ -57,5 +60,6 @@ SORA_CHECKED sora_status dataset_parse(const char *name, const char *text, size_
                                        const struct dataset_rules *rules, struct dataset *dataset,
                                        struct sora_error *err);
 void dataset_close(struct dataset *dataset); // accepts what a failed open left
+void dataset_clear(struct dataset *dataset); // drops the examples, keeps the memory
 
 #endif

@@ -21,9 +21,14 @@ static sora_status add_tokens(struct line_builder *builder, const int32_t *token
 {
     struct dataset *dataset = builder->dataset;
     struct dataset_example *example = &builder->example;
-    if (count > builder->rules->example_tokens_max - example->token_count)
+    const int32_t room = builder->rules->example_tokens_max - example->token_count;
+    if (count > room && !builder->rules->cut)
         return sora_fail(err, SORA_LIMIT, "the example has more than %d tokens",
                          builder->rules->example_tokens_max);
+    if (count > room) {
+        count = room;
+        example->is_cut = true;
+    }
     // Both arrays have the one capacity, so the second must follow the first.
     int64_t capacity = dataset->token_capacity;
     const bool grown = dataset_grow((void **)&dataset->tokens, sizeof(int32_t),
@@ -96,8 +101,8 @@ static sora_status add_choice(struct line_builder *builder, const char *text,
         return status;
     if (choice.token_count == 0)
         status = sora_fail(err, SORA_MALFORMED, "a choice has no tokens");
-    else if (choice.token_count >
-             builder->rules->example_tokens_max - builder->example.prompt_count)
+    else if (!builder->rules->cut && choice.token_count > builder->rules->example_tokens_max -
+                                                              builder->example.prompt_count)
         status = sora_fail(err, SORA_LIMIT, "a choice makes the example longer than %d tokens",
                            builder->rules->example_tokens_max);
     else if (!dataset_grow((void **)&dataset->choice_tokens, sizeof(int32_t),
@@ -390,8 +395,9 @@ sora_status dataset_line_add(struct dataset *dataset, const char *text, size_t b
     if (status == SORA_OK)
         status = add_object(&builder, object, err);
     if (status == SORA_OK && builder.example.scored_count == 0)
-        status = sora_fail(err, SORA_MALFORMED, "%d tokens, none of them scored",
-                           builder.example.token_count);
+        status =
+            sora_fail(err, SORA_MALFORMED, "%d tokens%s, none of them scored",
+                      builder.example.token_count, builder.example.is_cut ? " after the cut" : "");
     if (status == SORA_OK && !dataset_grow((void **)&dataset->examples, sizeof(builder.example),
                                            dataset->example_count, 1, &dataset->example_capacity))
         status = sora_fail(err, SORA_NO_MEMORY, "no memory for the examples");

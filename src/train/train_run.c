@@ -23,7 +23,9 @@ static sora_status open_data(struct train_run *run, const char *data_path, const
     const int32_t limit = run->options->example_tokens_max;
     if (limit > 0 && limit < rules.example_tokens_max)
         rules.example_tokens_max = limit;
-    sora_status status = dataset_open(data_path, &rules, &run->data, err);
+    rules.cut = run->options->cut;
+    sora_status status = example_index_open(data_path, &rules, &run->data, err);
+    rules.cut = false;
     rules.example_tokens_max = info->context_length;
     if (status == SORA_OK && eval_path != NULL)
         status = dataset_open(eval_path, &rules, &run->eval_data, err);
@@ -121,12 +123,13 @@ static sora_status take_step(struct train_run *run, struct sora_error *err)
 {
     const int64_t step = run->state.step;
     const struct batches_step *plan = &run->batches.steps[step];
-    const struct train_batch batch = batches_get(&run->batches, step);
+    struct train_batch batch;
     struct trainer_outcome outcome;
     run->progress.lr_factor = schedule_factor(step, run->batches.step_count, run->warmup_steps);
     const double xi = run->options->target_params > 0.0 ? 0.0 : run->options->xi[plan->stage];
-    const sora_status status =
-        trainer_step(run->trainer, &batch, run->progress.lr_factor, xi, &outcome, err);
+    sora_status status = batches_get(&run->batches, step, &batch, err);
+    if (status == SORA_OK)
+        status = trainer_step(run->trainer, &batch, run->progress.lr_factor, xi, &outcome, err);
     if (status != SORA_OK)
         return status;
     count_step(run, plan, &batch, &outcome);
@@ -235,8 +238,8 @@ static void report_start(const struct train_run *run, struct sora_train_start *s
     start->examples = run->data.example_count;
     start->longest = run->data.longest;
     start->tokens = run->data.token_count;
-    for (int32_t i = 0; i < run->data.example_count; i++)
-        start->scored_tokens += run->data.examples[i].scored_count;
+    start->scored_tokens = run->data.scored_count;
+    start->cut_examples = run->data.cut_count;
     start->eval_examples = run->eval_data.example_count;
     start->steps = run->batches.step_count;
     if (run->hooks->on_start != NULL)
@@ -316,6 +319,6 @@ sora_status sora_train_run(const sora_model *model, const sora_tokenizer *tokeni
     trainer_destroy(run.trainer);
     batches_deinit(&run.batches);
     dataset_close(&run.eval_data);
-    dataset_close(&run.data);
+    example_index_close(&run.data);
     return status;
 }

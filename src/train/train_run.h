@@ -7,6 +7,7 @@
 #include "sora/train.h"
 #include "train/batches.h"
 #include "train/dataset.h"
+#include "train/example_index.h"
 #include "train/run_state.h"
 #include "train/train_checkpoint.h"
 #include "train/trainer.h"
@@ -16,7 +17,8 @@ struct train_run {
     const sora_tokenizer *tokenizer;
     const struct sora_train_options *options;
     const struct sora_train_hooks *hooks; // never NULL
-    struct dataset data, eval_data;
+    struct example_index data;
+    struct dataset eval_data;
     bool has_eval_data;
     struct batches batches;
     struct trainer *trainer;

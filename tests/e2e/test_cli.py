@@ -316,3 +316,21 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path):
     out = tmp_path / "no" / "such" / "folder" / "a.safetensors"
     run = run_cli("import", GOLDEN / "adapters" / "uniform-r4-qv", "--out", out, timeout=60)
     assert run.returncode == 1 and "folder" in run.stderr and not pathlib.Path(out).exists()
+
+
+def peak_bytes(path, out):
+    options = ("--epochs", "1e-3", "--batch-tokens", "7", "--rank", "1", "--json", *QUICK[:2])
+    result = as_json(run_cli("train", "--model", LLAMA, "--data", path, "--out", out, *options))
+    return result["peak_rss_bytes"], result["data"]["examples"]
+
+
+def test_memory_does_not_grow_with_the_data(tmp_path):
+    """96 MB of lines take 2 MB of places, not their own size."""
+    line = json.dumps({"tokens": [5, 6, 100, 200, 2], "loss_from": 3, "note": "x" * 2000}) + "\n"
+    small, large = tmp_path / "s.jsonl", tmp_path / "l.jsonl"
+    small.write_text(line * 1000, "utf-8")
+    large.write_text(line * 48000, "utf-8")
+    before, few = peak_bytes(small, tmp_path / "a.safetensors")
+    after, many = peak_bytes(large, tmp_path / "a.safetensors")
+    assert (few, many) == (1000, 48000)
+    assert after - before < 16 << 20, (before, after)

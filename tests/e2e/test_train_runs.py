@@ -254,3 +254,16 @@ def test_one_bad_line_in_ten_thousand_is_named(tmp_path):
     run = train((path,), out, "--log", tmp_path / "log.jsonl", check=1)
     assert "d.jsonl line 7777" in run.stderr, run.stderr
     assert not out.exists() and not (tmp_path / "log.jsonl").read_bytes()
+
+
+def test_long_examples_are_cut_only_when_told_to(tmp_path):
+    path = write_data(tmp_path / "d.jsonl", 6)
+    with open(path, "a", encoding="utf-8") as out:
+        out.write(json.dumps({"tokens": [5, 6, *range(100, 140)], "loss_from": 2}) + "\n")
+    out = tmp_path / "a.safetensors"
+    run = train((path,), out, "--example-tokens", "20", check=1)
+    assert "d.jsonl line 7" in run.stderr and "20 tokens" in run.stderr
+    run = train((path,), out, "--example-tokens", "20", "--cut", "--epochs", "1")
+    data = as_json(run)["data"]
+    assert data == {"examples": 7, "tokens": 62, "scored_tokens": 42, "longest": 20, "cut": 1}
+    assert "1 cut" in run.stderr and "42 of them scored" in run.stderr

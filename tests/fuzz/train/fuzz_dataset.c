@@ -8,13 +8,13 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static void parse(const uint8_t *data, size_t size, bool cut)
 {
-    const struct dataset_rules rules = {.vocab_size = 1000, .example_tokens_max = 64};
+    const struct dataset_rules rules = {.vocab_size = 1000, .example_tokens_max = 64, .cut = cut};
     struct dataset dataset;
     struct sora_error err;
     if (dataset_parse("fuzz", (const char *)data, size, &rules, &dataset, &err) != SORA_OK)
-        return 0;
+        return;
     ASSERT(dataset.example_count > 0);
     for (int32_t i = 0; i < dataset.example_count; i++) {
         const struct dataset_example *example = &dataset.examples[i];
@@ -30,5 +30,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         ASSERT(scored == example->scored_count && scored > 0);
     }
     dataset_close(&dataset);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    parse(data, size, false);
+    parse(data, size, true);
     return 0;
 }

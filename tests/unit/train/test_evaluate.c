@@ -47,8 +47,9 @@ static struct sora_eval_result evaluate(const char *text, const struct sora_eval
 // Mean loss of the whole file by the training pass, B being zero.
 static double training_loss(const char *text)
 {
-    struct dataset dataset;
+    struct example_index data;
     struct batches batches;
+    struct train_batch batch;
     struct trainer *trainer;
     struct trainer_outcome outcome;
     struct sora_error err;
@@ -58,14 +59,16 @@ static double training_loss(const char *text)
     options.batch_tokens = 100000;
     options.epochs = 1.0;
     options.threads = 1;
-    assert_int_equal(dataset_parse("d", text, strlen(text), &rules, &dataset, &err), SORA_OK);
-    assert_int_equal(batches_init(&batches, &dataset, &options, &err), SORA_OK);
+    char *path = write_file(folder, "training.jsonl", text);
+    assert_int_equal(example_index_open(path, &rules, &data, &err), SORA_OK);
+    free(path);
+    assert_int_equal(batches_init(&batches, &data, &options, &err), SORA_OK);
     assert_int_equal(trainer_create(model, &options, batches.tokens_max, &trainer, &err), SORA_OK);
-    const struct train_batch batch = batches_get(&batches, 0);
+    assert_int_equal(batches_get(&batches, 0, &batch, &err), SORA_OK);
     assert_int_equal(trainer_gradients(trainer, &batch, &outcome, &err), SORA_OK);
     trainer_destroy(trainer);
     batches_deinit(&batches);
-    dataset_close(&dataset);
+    example_index_close(&data);
     return outcome.cross_entropy;
 }
 
