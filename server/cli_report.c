@@ -35,8 +35,11 @@ void cli_report_eval_json(struct buf *out, const struct sora_eval_result *result
         cli_report_number(out, "accuracy", result->accuracy);
         cli_report_number(out, "mcc", result->mcc);
     }
-    if (result->has_exact_match)
+    if (result->has_exact_match) {
         cli_report_number(out, "exact_match", result->exact_match);
+        cli_report_number(out, "rouge_l", result->rouge_l);
+        cli_report_number(out, "bleu", result->bleu);
+    }
     cli_report_number(out, "seconds", result->seconds);
     buf_text(out, "}");
 }
@@ -59,8 +62,11 @@ void cli_report_eval_rows(struct cli_table *table, const struct sora_eval_result
         add_row(table, "accuracy", "%.4f", result->accuracy);
     if (result->has_accuracy && isfinite(result->mcc))
         add_row(table, "Matthews correlation", "%.4f", result->mcc);
-    if (result->has_exact_match)
+    if (result->has_exact_match) {
         add_row(table, "exact match", "%.4f", result->exact_match);
+        add_row(table, "ROUGE-L", "%.4f", result->rouge_l);
+        add_row(table, "BLEU", "%.4f", result->bleu);
+    }
     add_row(table, "seconds", "%.1f", result->seconds);
 }
 

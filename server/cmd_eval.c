@@ -29,8 +29,8 @@ static const struct cli_option eval_options[] = {
     {"limit", 'n', CLI_INT, AT(options.limit), "N", "Only the first N examples (default: all)", 0,
      INT32_MAX, false},
     {"no-generate", 0, CLI_FLAG, AT(no_generate), NULL,
-     "Leave out exact match, which generates an answer for every example and takes most of the "
-     "time",
+     "Leave out exact match, ROUGE-L and BLEU, which generate an answer for every prompt and take "
+     "most of the time",
      0, 0, false},
     {"chat-template", 0, CLI_TEXT, AT(options.chat_template), "NAME",
      "Template of {\"messages\"} data (default: the model's own)", 0, 0, false},
@@ -47,7 +47,8 @@ static const struct cli_command eval_command = {
            "The data is what 'train' reads. Loss and perplexity are over the completions; data "
            "with \"choices\" gives accuracy (the likeliest choice is the right one) and, of two "
            "choices, Matthews correlation; prompt and completion without choices give exact "
-           "match (what is generated equals the completion).\n\n"
+           "match (what is generated equals the completion), ROUGE-L and BLEU. Lines with the "
+           "same prompt are answered once, and their completions are its references.\n\n"
            "Example, what an adapter is worth:\n"
            "  sora-server eval -m model.gguf -d dev.jsonl\n"
            "  sora-server eval -m model.gguf -d dev.jsonl --adapter my.safetensors",

@@ -64,6 +64,20 @@ static sora_status create_engine(struct evaluation *evaluation, struct sora_erro
     return sora_engine_create(evaluation->model, options, &evaluation->engine, err);
 }
 
+// Which examples are answered by generating, and which of them together.
+static sora_status choose_answers(struct evaluation *evaluation, struct sora_error *err)
+{
+    bool *chosen = calloc((size_t)evaluation->example_count + 1, sizeof(chosen[0]));
+    if (chosen == NULL)
+        return sora_fail(err, SORA_NO_MEMORY, "no memory to evaluate");
+    for (int32_t i = 0; i < evaluation->example_count; i++)
+        chosen[i] = evaluate_generates(evaluation, &evaluation->dataset->examples[i]);
+    const sora_status status = evaluate_answers_init(&evaluation->answers, evaluation->dataset,
+                                                     chosen, evaluation->example_count, err);
+    free(chosen);
+    return status;
+}
+
 static sora_status evaluation_init(struct evaluation *evaluation, struct sora_error *err)
 {
     const struct dataset *dataset = evaluation->dataset;
@@ -71,6 +85,8 @@ static sora_status evaluation_init(struct evaluation *evaluation, struct sora_er
     evaluation->example_count =
         limit > 0 && limit < dataset->example_count ? limit : dataset->example_count;
     sora_status status = create_engine(evaluation, err);
+    if (status == SORA_OK)
+        status = choose_answers(evaluation, err);
     if (status != SORA_OK)
         return status;
     const int32_t threads =
@@ -100,6 +116,7 @@ static void evaluation_deinit(struct evaluation *evaluation)
     }
     free(evaluation->scores);
     free(evaluation->choice_scores);
+    evaluate_answers_deinit(&evaluation->answers);
     pool_destroy(evaluation->pool);
     sora_engine_destroy(evaluation->engine);
 }
@@ -175,9 +192,7 @@ sora_status evaluate_dataset(const sora_model *model, const sora_tokenizer *toke
         result->loss = evaluation.loss_sum / (double)evaluation.token_count;
         result->perplexity = exp(result->loss);
         judge_choices(&evaluation, result);
-        result->has_exact_match = evaluation.generated > 0;
-        if (result->has_exact_match)
-            result->exact_match = (double)evaluation.generated_right / (double)evaluation.generated;
+        status = evaluate_answers_judge(&evaluation.answers, dataset, tokenizer, result, err);
         result->seconds = (double)(clock_now_us() - start_us) / 1e6;
     }
     evaluation_deinit(&evaluation);

@@ -42,7 +42,7 @@ static bool item_is_real(const struct evaluation *evaluation, const struct evalu
         return item->choice < example->choice_count && item->choice != example->choice_right &&
                !evaluate_choices_are_tokens(evaluation->dataset, example);
     default:
-        return evaluate_generates(evaluation, example);
+        return evaluation->answers.leads[item->example];
     }
 }
 
@@ -216,47 +216,15 @@ static int32_t greedy(const float *logits, int32_t vocab)
     return best;
 }
 
-static bool is_space(char c)
+// Keeps a finished answer until all are judged together.
+static sora_status keep_answer(struct evaluation *evaluation, const struct evaluate_slot *slot,
+                               struct sora_error *err)
 {
-    return c == ' ' || c == '\n' || c == '\t' || c == '\r';
-}
-
-static bool equal_trimmed(const char *a, const char *b)
-{
-    size_t a_bytes = strlen(a), b_bytes = strlen(b);
-    for (; a_bytes > 0 && is_space(a[0]); a++)
-        a_bytes--;
-    for (; b_bytes > 0 && is_space(b[0]); b++)
-        b_bytes--;
-    while (a_bytes > 0 && is_space(a[a_bytes - 1]))
-        a_bytes--;
-    while (b_bytes > 0 && is_space(b[b_bytes - 1]))
-        b_bytes--;
-    return a_bytes == b_bytes && memcmp(a, b, a_bytes) == 0;
-}
-
-// Compares a finished answer with the completion.
-static sora_status judge_answer(struct evaluation *evaluation, const struct evaluate_slot *slot,
-                                struct sora_error *err)
-{
-    const struct dataset *dataset = evaluation->dataset;
-    const struct dataset_example *example = &dataset->examples[slot->item.example];
-    char *answer = NULL, *reference = NULL;
-    size_t answer_bytes, reference_bytes;
-    sora_status status = sora_tokenizer_decode(
-        evaluation->tokenizer, slot->tokens + example->prompt_count,
-        slot->token_count - example->prompt_count, true, &answer, &answer_bytes, err);
-    if (status == SORA_OK)
-        status = sora_tokenizer_decode(
-            evaluation->tokenizer, dataset->tokens + example->first + example->prompt_count,
-            example->completion_count, true, &reference, &reference_bytes, err);
-    if (status == SORA_OK) {
-        evaluation->generated++;
-        evaluation->generated_right += equal_trimmed(answer, reference);
-    }
-    free(answer);
-    free(reference);
-    return status;
+    const struct dataset_example *example = &evaluation->dataset->examples[slot->item.example];
+    size_t bytes;
+    return sora_tokenizer_decode(evaluation->tokenizer, slot->tokens + example->prompt_count,
+                                 slot->token_count - example->prompt_count, true,
+                                 &evaluation->answers.texts[slot->item.example], &bytes, err);
 }
 
 // Adds the most likely token; true when the answer has ended.
@@ -288,7 +256,7 @@ static sora_status take_span(struct evaluation *evaluation, int32_t slot_index,
         if (span->want != SORA_LOGITS_NONE)
             done = extend_answer(evaluation, slot, span->logits);
         if (done)
-            status = judge_answer(evaluation, slot, err);
+            status = keep_answer(evaluation, slot, err);
     } else if (span->want != SORA_LOGITS_NONE) {
         if (span->want == SORA_LOGITS_LAST)
             score_token_choices(evaluation, slot, span->logits);

@@ -4,13 +4,15 @@
 //
 // An example becomes one or more items: REFERENCE scores its own scored tokens; CHOICE scores one
 // other choice after the prompt, unless all choices are single tokens, whose order the logits after
-// the prompt already tell; GENERATE continues the prompt greedily. An item takes a slot, is fed in
+// the prompt already tell; GENERATE continues the prompt greedily, once
+// for all examples with that prompt. An item takes a slot, is fed in
 // spans (up to the first scored token with the last logits only, then all logits) and leaves it.
 #ifndef TRAIN_EVALUATE_SLOTS_H
 #define TRAIN_EVALUATE_SLOTS_H
 
 #include "sora/engine.h"
 #include "train/evaluate.h"
+#include "train/evaluate_answers.h"
 
 enum { EVALUATE_SLOTS_MAX = 32 }; // as serving's default of sequences at once
 
@@ -63,7 +65,7 @@ struct evaluation {
     double loss_sum;
     int64_t token_count;
     double *choice_scores; // [dataset->choice_count]
-    int64_t generated, generated_right;
+    struct evaluate_answers answers;
 };
 
 // Whether every choice of an example is one token.

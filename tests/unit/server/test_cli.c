@@ -394,9 +394,12 @@ static void an_evaluation_prints_only_what_the_data_allowed(void **state)
     result.has_accuracy = result.has_exact_match = true;
     result.accuracy = 0.75;
     result.mcc = __builtin_nan("");
+    result.rouge_l = 0.5;
+    result.bleu = 0.25;
     cli_report_eval_json(&out, &result);
     assert_string_equal(out.data, "{\"examples\":2,\"tokens\":5,\"loss\":0.5,\"perplexity\":1.25,"
-                                  "\"accuracy\":0.75,\"exact_match\":0,\"seconds\":3}");
+                                  "\"accuracy\":0.75,\"exact_match\":0,\"rouge_l\":0.5,"
+                                  "\"bleu\":0.25,\"seconds\":3}");
     buf_deinit(&out);
 }
 

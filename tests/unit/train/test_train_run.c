@@ -3,6 +3,7 @@
 // hooks are called; stages, cancelling, bad input and repeated seeds behave.
 #include "byte_tokenizer.h"
 
+#include <math.h>
 #include <stdio.h>
 
 #include "base/json.h"
@@ -127,6 +128,18 @@ static void a_run_learns_and_its_file_serves(void **state)
     assert_true(after.loss < 1.0 && before.loss > 5.0);
     assert_true(before.exact_match == 0.0);
     assert_true(after.exact_match >= 0.75); // greedy answers are the completions
+    // Completions of one prompt are references of one answer.
+    char *twice = write_file(folder, "twice.jsonl",
+                             "{\"prompt\":\"red\",\"completion\":\" apple\"}\n"
+                             "{\"prompt\":\"blue\",\"completion\":\" sky\"}\n"
+                             "{\"prompt\":\"red\",\"completion\":\" car\"}\n");
+    assert_int_equal(sora_eval_run(model, tokenizer, sora_adapter_get_lora(adapter), twice,
+                                   &eval_options, &after, &err),
+                     SORA_OK);
+    assert_true(fabs(after.exact_match - 2.0 / 3.0) < 1e-12);
+    assert_true(after.rouge_l == 1.0);
+    assert_true(after.bleu == 0.0); // there are no four words in a row
+    free(twice);
     sora_adapter_destroy(adapter);
     free(result.bytes);
 }
