@@ -16,8 +16,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static struct run_state state, again;
     struct sora_error err;
     char *json;
-    char *text = strndup((const char *)data, size);
+    char *text = malloc(size + 1);
     ASSERT(text != NULL);
+    if (size > 0)
+        memcpy(text, data, size);
+    text[size] = '\0';
     if (train_identity_compare(text, "{\"model\":\"a\",\"seed\":\"1\"}", &err) == SORA_OK)
         ASSERT(strstr(text, "seed") != NULL || strchr(text, '\\') != NULL);
     free(text);

@@ -1,0 +1,324 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The results of docs/results.md: LoRA against SoRA at several budgets, a curve, generation, pace.
+
+The data folder holds one folder for each task (cola, sst2, mrpc, e2e) with train.jsonl and
+dev.jsonl. Each run leaves one JSON file in the work folder; runs that have theirs are not repeated,
+and one that was stopped goes on from its checkpoint. The tables are written anew after every run,
+from the runs that there are.
+"""
+
+import argparse
+import json
+import math
+import os
+import pathlib
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+TASKS = {"cola": "mcc", "sst2": "accuracy", "mrpc": "accuracy"}
+# Name -> options. A budget of 50 % of r_max = 16 is the parameters of LoRA r = 8.
+METHODS = {
+    "LoRA r=8": ["--method", "lora", "--rank", "8", "--alpha", "16"],
+    "SoRA r_max=8, 70%": ["--rank", "8", "--alpha", "16", "--target-params", "70%"],
+    "SoRA r_max=8, 50%": ["--rank", "8", "--alpha", "16", "--target-params", "50%"],
+    "SoRA r_max=16, 50%": ["--rank", "16", "--alpha", "32", "--target-params", "50%"],
+}
+PARTS = ("cola", "sst2", "mrpc", "curve", "e2e", "pace")
+COMMON = ["--batch-tokens", "560", "--lr", "1e-3"]
+
+
+class OutOfTime(Exception):
+    """The bound on the whole is reached; the next call goes on."""
+
+
+class Work:
+    """The runs that are done, and how to do one."""
+
+    def __init__(self, args):
+        self.args = args
+        self.folder = pathlib.Path(args.work) / f"rows-{args.rows}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.deadline = time.monotonic() + 3600 * args.hours
+
+    def data(self, task, split, rows=None):
+        """The first rows of a split, as a file."""
+        source = pathlib.Path(self.args.data) / task / f"{split}.jsonl"
+        if rows is None:
+            return source
+        out = self.folder / f"{task}-{split}-{rows}.jsonl"
+        if not out.exists():
+            with open(source, encoding="utf-8") as lines:
+                picked = [line for _, line in zip(range(rows), lines)]
+            out.write_text("".join(picked), "utf-8")
+        return out
+
+    def once(self, name, command):
+        """The JSON that a command prints, from the file of an earlier call where there is one."""
+        done = self.folder / f"{name}.json"
+        if done.exists():
+            return json.loads(done.read_text("utf-8"))
+        if time.monotonic() > self.deadline:
+            raise OutOfTime
+        print(f"{name}: {shlex.join(map(str, command))}", file=sys.stderr, flush=True)
+        words = [str(c) for c in command]
+        run = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
+        if run.returncode != 0:
+            sys.exit(f"{name}: exit code {run.returncode}")
+        result = json.loads(run.stdout.strip().splitlines()[-1])
+        temporary = done.with_suffix(".tmp")
+        temporary.write_text(json.dumps(result), "utf-8")
+        temporary.replace(done)
+        return result
+
+    def train(self, name, task, options, evaluate=True):
+        out = self.folder / f"{name}.safetensors"
+        command = [self.args.binary, "train", "--model", self.args.model, "--json"]
+        command += ["--data", self.data(task, "train", self.args.rows), "--out", out]
+        if evaluate:
+            command += ["--eval-data", self.data(task, "dev", self.args.dev_rows)]
+        command += ["--checkpoint", self.folder / f"{name}.checkpoint", "--resume", *COMMON]
+        command += ["--epochs", self.args.epochs, "--threads", self.args.threads]
+        return self.once(name, [*command, *options, *shlex.split(self.args.train_options)]), out
+
+
+def run_task(work, task):
+    """A row for each run, as it is done."""
+    for seed in range(1, work.args.seeds + 1):
+        for number, (method, options) in enumerate(METHODS.items()):
+            name = f"{task}-{number}-{seed}"
+            result, _ = work.train(name, task, [*options, "--seed", str(seed)])
+            yield {
+                "task": task, "method": method, "seed": seed, "metric": TASKS[task],
+                "quality": result["eval"][TASKS[task]], "eval": result["eval"],
+                "parameters": result["parameters"], "kept": result["kept"],
+                "seconds": result["seconds"], "tokens": result["tokens"],
+                "peak_rss_bytes": result["peak_rss_bytes"],
+            }  # fmt: skip
+
+
+def run_curve(work):
+    options = ["--rank", "16", "--alpha", "32", "--xi-schedule", "linear:0:8e-3:7", "--seed", "1"]
+    result, _ = work.train("curve", "sst2", options)
+    return [
+        {
+            "stage": s["stage"], "xi": s["xi"], "parameters": s["parameters"], "kept": s["kept"],
+            "quality": s["eval"]["accuracy"], "loss": s["eval"]["loss"], "seconds": s["seconds"],
+        }
+        for s in result["stages"]
+    ]  # fmt: skip
+
+
+def run_generation(work):
+    rows = []
+    for number, method in enumerate(("LoRA r=8", "SoRA r_max=8, 50%")):
+        options = [*METHODS[method], "--seed", "1"]
+        result, out = work.train(f"e2e-{number}", "e2e", options, evaluate=False)
+        command = [work.args.binary, "eval", "--model", work.args.model, "--adapter", out, "--json"]
+        command += ["--data", work.data("e2e", "dev", work.args.dev_rows)]
+        command += ["--threads", work.args.threads]
+        scores = work.once(f"e2e-{number}-eval", command)
+        rows.append(
+            {"method": method, "parameters": result["parameters"], "seconds": result["seconds"],
+             **{k: scores[k] for k in ("loss", "bleu", "rouge_l", "exact_match")}}
+        )  # fmt: skip
+    return rows
+
+
+def run_pace(work):
+    """A few dozen steps each, one after another on one machine: ours, PEFT's AdaLoRA and LoRA."""
+    rows = []
+    name, options = "pace-sora", METHODS["SoRA r_max=8, 70%"]
+    ours = work.once(name, [
+        work.args.binary, "train", "--model", work.args.model, "--json", "--epochs", "1",
+        "--data", work.data("sst2", "train", work.args.pace_steps * 16), "--out",
+        work.folder / "pace.safetensors", *COMMON, "--threads", work.args.threads, *options,
+        *shlex.split(work.args.train_options),
+    ])  # fmt: skip
+    rows.append({"method": "SoRA, this program", "tokens_per_second": ours["tokens_per_second"],
+                 "peak_rss_bytes": ours["peak_rss_bytes"]})  # fmt: skip
+    for method in ("adalora", "lora"):
+        command = [sys.executable, work.args.reference, method, work.args.hf, work.args.data]
+        command += ["sst2", "--max-steps", str(work.args.pace_steps), "--eval", "0"]
+        theirs = work.once(f"pace-{method}", command)
+        rows.append({"method": f"{method}, PEFT", "tokens_per_second": theirs["tok_per_s"],
+                     "peak_rss_bytes": theirs["peak_rss_mb"] << 20})  # fmt: skip
+    return rows
+
+
+def spread(values):
+    mean = statistics.fmean(values)
+    return mean, statistics.stdev(values) if len(values) > 1 else math.nan
+
+
+def shown(values, digits=3):
+    mean, deviation = spread(values)
+    text = f"{mean:.{digits}f}"
+    return text if math.isnan(deviation) else f"{text} ± {deviation:.{digits}f}"
+
+
+def by_method(rows, task):
+    groups = {}
+    for row in rows:
+        if row["task"] == task:
+            groups.setdefault(row["method"], []).append(row)
+    return groups
+
+
+def claims(results):
+    """(text, holds) of each claim that the runs so far can answer."""
+    found = []
+    for task in TASKS:
+        groups = by_method(results["tasks"], task)
+        plain = groups.get("LoRA r=8")
+        for budget in ("70%", "50%"):
+            pruned = groups.get(f"SoRA r_max=8, {budget}")
+            if not plain or not pruned or len(plain) != len(pruned):
+                continue
+            ours, _ = spread([r["quality"] for r in pruned])
+            theirs, _ = spread([r["quality"] for r in plain])
+            text = f"{task}: SoRA at {budget} of the parameters is not below LoRA"
+            text += f" ({ours:.4f} against {theirs:.4f})"
+            found.append((text, ours >= theirs))
+    pace = {r["method"]: r["tokens_per_second"] for r in results["pace"] or []}
+    if "adalora, PEFT" in pace:
+        part = pace["adalora, PEFT"] / pace["SoRA, this program"]
+        text = f"SoRA takes at most 70 % of AdaLoRA's time ({100 * part:.0f} %)"
+        found.append((text, part <= 0.7))
+    return found
+
+
+def write_markdown(results, path):
+    out = ["# Results", "", "Made by `scripts/reproduce.sh`; the numbers behind it are in "
+           f"`{path.with_suffix('.json').name}`. {results['about']}", ""]  # fmt: skip
+    for task in TASKS:
+        groups = by_method(results["tasks"], task)
+        if not groups:
+            continue
+        out += [f"## {task}", "", f"| method | seeds | {TASKS[task]} on dev | parameters | kept | "
+                "seconds |", "|---|---|---|---|---|---|"]  # fmt: skip
+        for method, rows in groups.items():
+            kept = statistics.fmean(r["kept"] for r in rows)
+            parameters = statistics.fmean(r["parameters"] for r in rows)
+            out.append(f"| {method} | {len(rows)} | {shown([r['quality'] for r in rows])} | "
+                       f"{parameters:,.0f} | {100 * kept:.1f} % | "
+                       f"{shown([r['seconds'] for r in rows], 0)} |")  # fmt: skip
+        out.append("")
+    if results["curve"]:
+        out += ["## Quality against size (SST-2, one run with a schedule)", "",
+                "| xi | parameters | kept | accuracy on dev |", "|---|---|---|---|"]  # fmt: skip
+        out += [f"| {r['xi']:.2g} | {r['parameters']:,} | {100 * r['kept']:.1f} % | "
+                f"{r['quality']:.4f} |" for r in results["curve"]]  # fmt: skip
+        out.append("")
+    if results["e2e"]:
+        out += ["## Generation (E2E, one seed)", ""]
+        out += ["| method | parameters | loss | BLEU | ROUGE-L |", "|---|---|---|---|---|"]
+        out += [f"| {r['method']} | {r['parameters']:,} | {r['loss']:.4f} | {r['bleu']:.4f} | "
+                f"{r['rouge_l']:.4f} |" for r in results["e2e"]]  # fmt: skip
+        out.append("")
+    if results["pace"]:
+        out += ["## Pace", "", "| method | tokens/s | memory at the peak |", "|---|---|---|"]
+        out += [f"| {r['method']} | {r['tokens_per_second']:.0f} | "
+                f"{r['peak_rss_bytes'] / 1e6:,.0f} MB |" for r in results["pace"]]  # fmt: skip
+        out.append("")
+    answered = claims(results)
+    if answered:
+        out += ["## Claims", ""]
+        for text, holds in answered:
+            out.append(f"- {text}: **{'holds' if holds else 'does not hold'}**")
+        out.append("")
+    path.write_text("\n".join(out), "utf-8")
+
+
+def write(results, out):
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    write_markdown(results, out.with_suffix(".md"))
+
+
+def machine():
+    try:
+        cpu = next(x for x in pathlib.Path("/proc/cpuinfo").read_text("ascii").splitlines()
+                   if x.startswith("model name")).split(":")[1].strip()  # fmt: skip
+    except (OSError, StopIteration):
+        cpu = platform.processor() or "unknown"
+    return f"{cpu}, {os.cpu_count()} processors"
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    default = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    parser.add_argument("--data", required=True, help="folder with cola, sst2, mrpc, e2e")
+    parser.add_argument("--part", choices=PARTS, action="append", help="only this one; repeatable")
+    parser.add_argument("--binary", default=ROOT / "build" / "sora-server")
+    parser.add_argument("--model", default=default)
+    parser.add_argument("--work", default=ROOT / "build" / "reproduce", help="where runs are kept")
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "docs" / "results")
+    parser.add_argument("--rows", type=int, default=3000, help="training rows of a run")
+    parser.add_argument("--dev-rows", type=int, help="evaluation rows (all)")
+    parser.add_argument("--epochs", default="1")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--hours", type=float, default=4, help="no new run starts after that")
+    parser.add_argument("--threads", default="2")
+    parser.add_argument("--train-options", default="", help="more options of `train` for every run")
+    parser.add_argument("--reference", help="a train_ref.py, for the pace of torch and PEFT")
+    parser.add_argument("--hf", help="its base as a Hugging Face folder")
+    parser.add_argument("--pace-steps", type=int, default=30)
+    args = parser.parse_args()
+    if args.reference and not args.hf:
+        parser.error("--reference needs --hf FOLDER")
+    return args
+
+
+def start(args):
+    """The results so far, when they were made with the same settings."""
+    about = (
+        f"{args.rows} training rows, {args.epochs} pass(es) a run, "
+        f"{args.dev_rows or 'all'} rows of the dev split"
+        f"{', ' + args.train_options if args.train_options else ''}. Machine: {machine()}."
+    )
+    fresh = {"about": about, "tasks": [], "curve": [], "e2e": [], "pace": []}
+    earlier = args.out.with_suffix(".json")
+    if not earlier.exists():
+        return fresh
+    found = json.loads(earlier.read_text("utf-8"))
+    return found if found["about"] == about else fresh
+
+
+def run_part(work, part, results):
+    if part in TASKS:
+        results["tasks"] = [r for r in results["tasks"] if r["task"] != part]
+        for row in run_task(work, part):
+            results["tasks"].append(row)
+            write(results, work.args.out)
+    elif part == "curve":
+        results["curve"] = run_curve(work)
+    elif part == "e2e":
+        results["e2e"] = run_generation(work)
+    elif work.args.reference:
+        results["pace"] = run_pace(work)
+    else:
+        print("SKIPPED pace: no --reference train_ref.py is given", file=sys.stderr)
+    write(results, work.args.out)
+
+
+def main():
+    args = parse()
+    results = start(args)
+    work = Work(args)
+    try:
+        for part in args.part or PARTS:
+            run_part(work, part, results)
+    except OutOfTime:
+        print(f"{args.hours} hours are over; the same command goes on", file=sys.stderr)
+    for text, holds in claims(results):
+        print(f"{'holds' if holds else 'DOES NOT HOLD'}: {text}")
+
+
+if __name__ == "__main__":
+    main()
