@@ -47,6 +47,8 @@ struct sora_train_options {
     double lr, gate_lr, weight_decay, warmup, clip;
     uint64_t seed;
     int32_t threads;
+    enum sora_compute compute;  // F32, or INT8: the forward multiplies as serving with int8 does
+    bool recompute;             // less memory for activations, more time
     int32_t example_tokens_max; // longer examples are an error that says so; 0: the model's context
     enum sora_dtype dtype;      // of the adapter file
     const char *chat_template;  // for {"messages"}; NULL: the model's

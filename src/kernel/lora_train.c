@@ -2,35 +2,26 @@
 // The gated low-rank module in training, see lora_train.h.
 #include "kernel/lora_train.h"
 
-#include <stdbool.h>
+#include <string.h>
 
-#include "kernel/sgemm.h"
+#include "kernel/tile_product.h"
 
-enum { ROW_BLOCK = 128 };       // tokens of one task
-enum { COL_BLOCK = 256 };       // columns of dA, rows of dB in one task
+enum { ROW_BLOCK = 96 };        // tokens of one task
+enum { COL_BLOCK = 64 };        // columns of dA, rows of dB in one task
 enum { DROPOUT_BLOCK = 16384 }; // values of one task
 
 struct lora_job {
     const struct lora_train *module;
-    const float *x, *t_in, *dy;
-    float *t, *y, *dx;
-    float *u, *w, *dt; // scratch, [n, r] each
+    const float *x, *t_in, *dy, *dt_in;
+    float *t, *u, *dx;
+    float *w, *dt;                       // [n, r]
+    float *u_transposed, *dt_transposed; // [r, n]
     int32_t n, a_tasks;
 };
 
-static int32_t smaller(int32_t a, int32_t b)
-{
-    return a < b ? a : b;
-}
-
-static int32_t divide_up(int32_t a, int32_t b)
-{
-    return (a + b - 1) / b;
-}
-
 size_t lora_train_scratch_count(int32_t n, int32_t rank)
 {
-    return 3 * (size_t)n * (size_t)rank;
+    return 4 * (size_t)n * (size_t)rank;
 }
 
 // out = scale * (g o in), rows x r.
@@ -44,44 +35,73 @@ static void gate_rows(const struct lora_train *module, const float *in, int32_t 
     }
 }
 
-static void forward_task(void *context, int32_t index, int32_t thread)
+static void shrink_task(void *context, int32_t index, int32_t thread)
 {
     (void)thread;
     const struct lora_job *job = context;
     const struct lora_train *module = job->module;
-    const int32_t r = module->rank, d_in = module->d_in, d_out = module->d_out;
-    const int32_t first = index * ROW_BLOCK, rows = smaller(ROW_BLOCK, job->n - first);
-    float *t = job->t + (size_t)first * (size_t)r, *u = job->u + (size_t)first * (size_t)r;
-    sgemm(SGEMM_PLAIN, SGEMM_TRANSPOSED, rows, r, d_in, 1.0f, job->x + (size_t)first * (size_t)d_in,
-          d_in, module->a, d_in, 0.0f, t, r);
-    gate_rows(module, t, rows, u);
-    sgemm(SGEMM_PLAIN, SGEMM_TRANSPOSED, rows, d_out, r, 1.0f, u, r, module->b, r, 1.0f,
-          job->y + (size_t)first * (size_t)d_out, d_out);
+    const size_t r = (size_t)module->rank, d_in = (size_t)module->d_in;
+    const int32_t first = index * ROW_BLOCK, rows = tile_smaller(ROW_BLOCK, job->n - first);
+    float *t = job->t + (size_t)first * r;
+    tile_multiply(&(struct tile_matrices){.a = job->x + (size_t)first * d_in,
+                                          .a_stride = d_in,
+                                          .b = module->a,
+                                          .b_stride = d_in,
+                                          .b_transposed = true,
+                                          .c = t,
+                                          .c_stride = r,
+                                          .rows = rows,
+                                          .columns = module->rank,
+                                          .k_count = module->d_in});
+    gate_rows(module, t, rows, job->u + (size_t)first * r);
 }
 
-void lora_train_forward(struct pool *pool, const struct lora_train *module, const float *x,
-                        int32_t n, float *t, float *y, float *scratch)
+void lora_train_shrink(struct pool *pool, const struct lora_train *module, const float *x,
+                       int32_t n, float *t, float *u)
 {
-    struct lora_job job = {.module = module, .x = x, .t = t, .y = y, .u = scratch, .n = n};
-    pool_run(pool, divide_up(n, ROW_BLOCK), forward_task, &job);
+    struct lora_job job = {.module = module, .x = x, .t = t, .u = u, .n = n};
+    pool_run(pool, tile_pieces(n, ROW_BLOCK), shrink_task, &job);
 }
 
-// Per block of tokens: u = scale (g o t), w = dy B, dt = scale (g o w), dx += dt A.
+void lora_train_expand(const struct lora_train *module, const float *u, int32_t row, int32_t rows,
+                       int32_t first, int32_t end, bool add, float *y)
+{
+    const size_t r = (size_t)module->rank, d_out = (size_t)module->d_out;
+    tile_multiply(&(struct tile_matrices){.a = u + (size_t)row * r,
+                                          .a_stride = r,
+                                          .b = module->b + (size_t)first * r,
+                                          .b_stride = r,
+                                          .b_transposed = true,
+                                          .c = y + (size_t)row * d_out + first,
+                                          .c_stride = d_out,
+                                          .rows = rows,
+                                          .columns = end - first,
+                                          .k_count = module->rank,
+                                          .add = add});
+}
+
+// Per block of tokens: u = scale (g o t), w = dy B, dt = scale (g o w); u and dt also transposed.
 static void backward_rows_task(void *context, int32_t index, int32_t thread)
 {
     (void)thread;
     const struct lora_job *job = context;
     const struct lora_train *module = job->module;
-    const int32_t r = module->rank, d_in = module->d_in, d_out = module->d_out;
-    const int32_t first = index * ROW_BLOCK, rows = smaller(ROW_BLOCK, job->n - first);
-    const size_t at = (size_t)first * (size_t)r;
+    const size_t r = (size_t)module->rank, d_out = (size_t)module->d_out, n = (size_t)job->n;
+    const int32_t first = index * ROW_BLOCK, rows = tile_smaller(ROW_BLOCK, job->n - first);
+    const size_t at = (size_t)first * r;
+    tile_multiply(&(struct tile_matrices){.a = job->dy + (size_t)first * d_out,
+                                          .a_stride = d_out,
+                                          .b = module->b,
+                                          .b_stride = r,
+                                          .c = job->w + at,
+                                          .c_stride = r,
+                                          .rows = rows,
+                                          .columns = module->rank,
+                                          .k_count = module->d_out});
     gate_rows(module, job->t_in + at, rows, job->u + at);
-    sgemm(SGEMM_PLAIN, SGEMM_PLAIN, rows, r, d_out, 1.0f, job->dy + (size_t)first * (size_t)d_out,
-          d_out, module->b, r, 0.0f, job->w + at, r);
     gate_rows(module, job->w + at, rows, job->dt + at);
-    if (job->dx != NULL)
-        sgemm(SGEMM_PLAIN, SGEMM_PLAIN, rows, d_in, r, 1.0f, job->dt + at, r, module->a, d_in, 1.0f,
-              job->dx + (size_t)first * (size_t)d_in, d_in);
+    tile_transpose(job->u + at, r, rows, module->rank, job->u_transposed + first, n);
+    tile_transpose(job->dt + at, r, rows, module->rank, job->dt_transposed + first, n);
 }
 
 // dg[j] += scale * sum_i w[i, j] t[i, j], in double.
@@ -97,44 +117,103 @@ static void gate_gradient(const struct lora_job *job)
     }
 }
 
-// Index 0: dg; then blocks of columns of dA += dt^T x; then blocks of rows of dB += dy^T u.
+// Columns [col, col + COL_BLOCK) of dA += dt^T x.
+static void a_gradient(const struct lora_job *job, int32_t col)
+{
+    const struct lora_train *module = job->module;
+    const size_t d_in = (size_t)module->d_in;
+    tile_multiply(&(struct tile_matrices){.a = job->dt_transposed,
+                                          .a_stride = (size_t)job->n,
+                                          .b = job->x + col,
+                                          .b_stride = d_in,
+                                          .c = module->da + col,
+                                          .c_stride = d_in,
+                                          .rows = module->rank,
+                                          .columns = tile_smaller(COL_BLOCK, module->d_in - col),
+                                          .k_count = job->n,
+                                          .add = true});
+}
+
+// Rows [row, row + COL_BLOCK) of dB += dy^T u, computed as their transpose, 16 ranks at a time.
+static void b_gradient(const struct lora_job *job, int32_t row)
+{
+    const struct lora_train *module = job->module;
+    float part[TILE_COLUMNS * COL_BLOCK]; // [ranks, rows]
+    const size_t r = (size_t)module->rank, n = (size_t)job->n;
+    const int32_t rows = tile_smaller(COL_BLOCK, module->d_out - row);
+    for (int32_t first = 0; first < module->rank; first += TILE_COLUMNS) {
+        const int32_t ranks = tile_smaller(TILE_COLUMNS, module->rank - first);
+        tile_multiply(&(struct tile_matrices){.a = job->u_transposed + (size_t)first * n,
+                                              .a_stride = n,
+                                              .b = job->dy + row,
+                                              .b_stride = (size_t)module->d_out,
+                                              .c = part,
+                                              .c_stride = COL_BLOCK,
+                                              .rows = ranks,
+                                              .columns = rows,
+                                              .k_count = job->n});
+        for (int32_t i = 0; i < rows; i++)
+            for (int32_t j = 0; j < ranks; j++)
+                module->db[(size_t)(row + i) * r + (size_t)(first + j)] += part[j * COL_BLOCK + i];
+    }
+}
+
+// Index 0: dg; then blocks of columns of dA; then blocks of rows of dB.
 static void backward_weights_task(void *context, int32_t index, int32_t thread)
 {
     (void)thread;
     const struct lora_job *job = context;
-    const struct lora_train *module = job->module;
-    const int32_t r = module->rank, d_in = module->d_in, d_out = module->d_out;
-    if (index == 0) {
-        if (module->g != NULL)
-            gate_gradient(job);
-    } else if (index <= job->a_tasks) {
-        const int32_t col = (index - 1) * COL_BLOCK;
-        sgemm(SGEMM_TRANSPOSED, SGEMM_PLAIN, r, smaller(COL_BLOCK, d_in - col), job->n, 1.0f,
-              job->dt, r, job->x + col, d_in, 1.0f, module->da + col, d_in);
-    } else {
-        const int32_t row = (index - 1 - job->a_tasks) * COL_BLOCK;
-        sgemm(SGEMM_TRANSPOSED, SGEMM_PLAIN, smaller(COL_BLOCK, d_out - row), r, job->n, 1.0f,
-              job->dy + row, d_out, job->u, r, 1.0f, module->db + (size_t)row * (size_t)r, r);
-    }
+    if (index > job->a_tasks)
+        b_gradient(job, (index - 1 - job->a_tasks) * COL_BLOCK);
+    else if (index > 0)
+        a_gradient(job, (index - 1) * COL_BLOCK);
+    else if (job->module->g != NULL)
+        gate_gradient(job);
 }
 
 void lora_train_backward(struct pool *pool, const struct lora_train *module, const float *x,
-                         const float *t, int32_t n, const float *dy, float *dx, float *scratch)
+                         const float *t, int32_t n, const float *dy, float *dt, float *scratch)
 {
     const size_t count = (size_t)n * (size_t)module->rank;
     struct lora_job job = {.module = module,
                            .x = x,
                            .t_in = t,
                            .dy = dy,
-                           .dx = dx,
+                           .dt = dt,
                            .u = scratch,
                            .w = scratch + count,
-                           .dt = scratch + 2 * count,
+                           .u_transposed = scratch + 2 * count,
+                           .dt_transposed = scratch + 3 * count,
                            .n = n,
-                           .a_tasks = divide_up(module->d_in, COL_BLOCK)};
-    pool_run(pool, divide_up(n, ROW_BLOCK), backward_rows_task, &job);
-    pool_run(pool, 1 + job.a_tasks + divide_up(module->d_out, COL_BLOCK), backward_weights_task,
+                           .a_tasks = tile_pieces(module->d_in, COL_BLOCK)};
+    pool_run(pool, tile_pieces(n, ROW_BLOCK), backward_rows_task, &job);
+    pool_run(pool, 1 + job.a_tasks + tile_pieces(module->d_out, COL_BLOCK), backward_weights_task,
              &job);
+}
+
+static void input_gradient_task(void *context, int32_t index, int32_t thread)
+{
+    (void)thread;
+    const struct lora_job *job = context;
+    const struct lora_train *module = job->module;
+    const size_t r = (size_t)module->rank, d_in = (size_t)module->d_in;
+    const int32_t first = index * ROW_BLOCK;
+    tile_multiply(&(struct tile_matrices){.a = job->dt_in + (size_t)first * r,
+                                          .a_stride = r,
+                                          .b = module->a,
+                                          .b_stride = d_in,
+                                          .c = job->dx + (size_t)first * d_in,
+                                          .c_stride = d_in,
+                                          .rows = tile_smaller(ROW_BLOCK, job->n - first),
+                                          .columns = module->d_in,
+                                          .k_count = module->rank});
+}
+
+void lora_train_input_gradient(struct pool *pool, const struct lora_train *module, const float *dt,
+                               int32_t n, float *dx)
+{
+    struct lora_job job = {.module = module, .dt_in = dt, .dx = dx, .n = n};
+    pool_run(pool, tile_pieces(n, ROW_BLOCK), input_gradient_task, &job);
 }
 
 struct dropout_job {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One training pass through the whole model: forward over packed sequences that keeps what the
 // backward needs, cross-entropy at scored tokens only, and the backward down to the lowest adapted
-// module. The base is frozen and stays quantized; panels are unpacked to f32 as sgemm needs them.
+// module. The base is frozen and stays quantized; panels are unpacked to f32 as they are needed.
 // A train_pass owns its activations and works for one thread at a time.
 // Letters: N tokens of the batch, d widths, r rank of a module.
 #ifndef MODEL_TRAIN_PASS_H
@@ -32,9 +32,16 @@ struct train_batch {
 
 struct train_pass;
 
-// tokens_max: tokens of a batch; rank_max: of a module. threads 0: as many as the machine has.
-SORA_CHECKED sora_status train_pass_create(const struct sora_model *model, int32_t tokens_max,
-                                           int32_t rank_max, int32_t threads,
+struct train_pass_options {
+    int32_t tokens_max;        // of a batch
+    int32_t rank_max;          // of a module
+    int32_t threads;           // 0: as many as the machine has
+    enum sora_compute compute; // F32, or INT8: the forward multiplies as serving with int8 does.
+                               // Gradients are f32 in both
+    bool recompute;            // keep one activation a layer and compute the others again
+};
+SORA_CHECKED sora_status train_pass_create(const struct sora_model *model,
+                                           const struct train_pass_options *options,
                                            struct train_pass **pass, struct sora_error *err);
 void train_pass_destroy(struct train_pass *pass);
 // The threads of the pass, for the optimizer's use between two runs.

@@ -12,7 +12,7 @@ enum { ROW_BLOCK = 32 };
 struct rows_job {
     const float *x, *y, *weight;
     const float *dout;
-    const int32_t *positions;
+    const int32_t *positions; // or rows
     float eps;
     int32_t m, d, head_count;
     float *out, *out2;
@@ -145,4 +145,56 @@ void train_rows_add(struct pool *pool, const float *a, const float *b, int32_t m
 {
     struct rows_job job = {.x = a, .y = b, .m = m, .d = d, .out = out};
     run(pool, &job, add_task);
+}
+
+static void gather_task(void *context, int32_t index, int32_t thread)
+{
+    (void)thread;
+    const struct rows_job *job = context;
+    const struct rows_range range = range_of(job, index);
+    const size_t d = (size_t)job->d;
+    for (int32_t i = range.row; i < range.row + range.rows; i++)
+        memcpy(job->out + (size_t)i * d, job->x + (size_t)job->positions[i] * d, d * sizeof(float));
+}
+
+void train_rows_gather(struct pool *pool, const float *from, const int32_t *rows, int32_t m,
+                       int32_t d, float *out)
+{
+    struct rows_job job = {.x = from, .positions = rows, .m = m, .d = d, .out = out};
+    run(pool, &job, gather_task);
+}
+
+static void scatter_task(void *context, int32_t index, int32_t thread)
+{
+    (void)thread;
+    const struct rows_job *job = context;
+    const struct rows_range range = range_of(job, index);
+    const size_t d = (size_t)job->d;
+    for (int32_t i = range.row; i < range.row + range.rows; i++)
+        for (size_t j = 0; j < d; j++)
+            job->out[(size_t)job->positions[i] * d + j] += job->x[(size_t)i * d + j];
+}
+
+void train_rows_scatter(struct pool *pool, const float *from, const int32_t *rows, int32_t m,
+                        int32_t d, float *to)
+{
+    struct rows_job job = {.x = from, .positions = rows, .m = m, .d = d, .out = to};
+    run(pool, &job, scatter_task);
+}
+
+static void bias_task(void *context, int32_t index, int32_t thread)
+{
+    (void)thread;
+    const struct rows_job *job = context;
+    const struct rows_range range = range_of(job, index);
+    float *y = job->out + range.at;
+    for (int32_t i = 0; i < range.rows; i++, y += job->d)
+        for (int32_t j = 0; j < job->d; j++)
+            y[j] += job->weight[j];
+}
+
+void train_rows_add_bias(struct pool *pool, const float *bias, int32_t m, int32_t d, float *y)
+{
+    struct rows_job job = {.weight = bias, .m = m, .d = d, .out = y};
+    run(pool, &job, bias_task);
 }

@@ -34,8 +34,13 @@ sora_status trainer_create(const sora_model *model, const struct sora_train_opti
         params_init(&made->params, base, options->targets, options->rank,
                     options->alpha / options->rank, options->method == SORA_METHOD_SORA, err);
     if (status == SORA_OK)
-        status =
-            train_pass_create(model, tokens_max, options->rank, options->threads, &made->pass, err);
+        status = train_pass_create(model,
+                                   &(struct train_pass_options){.tokens_max = tokens_max,
+                                                                .rank_max = options->rank,
+                                                                .threads = options->threads,
+                                                                .compute = options->compute,
+                                                                .recompute = options->recompute},
+                                   &made->pass, err);
     if (status != SORA_OK) {
         trainer_destroy(made);
         return status;

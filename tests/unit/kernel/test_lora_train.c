@@ -58,7 +58,7 @@ static void to_floats(const double *from, float *to, size_t count)
 struct run {
     float x[N * D_IN], a[R * D_IN], b[D_OUT * R], g[R];
     float dx[N * D_IN], da[R * D_IN], db[D_OUT * R], dg[R];
-    float t[N * R], y[N * D_OUT], dy[N * D_OUT], scratch[3 * N * R];
+    float t[N * R], u[N * R], y[N * D_OUT], dy[N * D_OUT], dt[N * R], scratch[4 * N * R];
 };
 
 static void run_module(struct run *run, const struct point *point, bool gated)
@@ -81,8 +81,11 @@ static void run_module(struct run *run, const struct point *point, bool gated)
                                       .db = run->db,
                                       .dg = gated ? run->dg : NULL};
     assert_true(lora_train_scratch_count(N, R) <= sizeof(run->scratch) / sizeof(float));
-    lora_train_forward(NULL, &module, run->x, N, run->t, run->y, run->scratch);
-    lora_train_backward(NULL, &module, run->x, run->t, N, run->dy, run->dx, run->scratch);
+    lora_train_shrink(NULL, &module, run->x, N, run->t, run->u);
+    lora_train_expand(&module, run->u, 0, 4, 0, D_OUT, true, run->y);
+    lora_train_expand(&module, run->u, 4, N - 4, 0, D_OUT, false, run->y);
+    lora_train_backward(NULL, &module, run->x, run->t, N, run->dy, run->dt, run->scratch);
+    lora_train_input_gradient(NULL, &module, run->dt, N, run->dx);
 }
 
 static double slope(struct point *point, double *value, const float *dy)
@@ -178,8 +181,8 @@ static float *run_large(int32_t threads, size_t *count)
 {
     enum { LN = 300, LIN = 520, LOUT = 530, LR = 8 };
     const size_t inputs = LN * LIN + LR * LIN + LOUT * LR + LR + LN * LOUT;
-    const size_t outputs = LN * LIN + LR * LIN + LOUT * LR + LR + LN * LOUT + LN * LR;
-    float *block = calloc(inputs + outputs + 3 * LN * LR, sizeof(float));
+    const size_t outputs = LN * LIN + LR * LIN + LOUT * LR + LR + LN * LOUT + 3 * LN * LR;
+    float *block = calloc(inputs + outputs + 4 * LN * LR, sizeof(float));
     assert_non_null(block);
     struct rng rng;
     rng_seed(&rng, 4);
@@ -187,13 +190,16 @@ static float *run_large(int32_t threads, size_t *count)
         block[i] = (float)rng_normal(&rng);
     float *x = block, *a = x + LN * LIN, *b = a + LR * LIN, *g = b + LOUT * LR, *dy = g + LR;
     float *dx = dy + LN * LOUT, *da = dx + LN * LIN, *db = da + LR * LIN, *dg = db + LOUT * LR;
-    float *y = dg + LR, *t = y + LN * LOUT, *scratch = t + LN * LR;
+    float *y = dg + LR, *t = y + LN * LOUT, *u = t + LN * LR, *dt = u + LN * LR;
+    float *scratch = dt + LN * LR;
     const struct lora_train module = {LR, LIN, LOUT, scale, a, b, g, da, db, dg};
     struct pool *pool;
     struct sora_error err;
     assert_int_equal(pool_create(threads, &pool, &err), SORA_OK);
-    lora_train_forward(pool, &module, x, LN, t, y, scratch);
-    lora_train_backward(pool, &module, x, t, LN, dy, dx, scratch);
+    lora_train_shrink(pool, &module, x, LN, t, u);
+    lora_train_expand(&module, u, 0, LN, 0, LOUT, false, y);
+    lora_train_backward(pool, &module, x, t, LN, dy, dt, scratch);
+    lora_train_input_gradient(pool, &module, dt, LN, dx);
     pool_destroy(pool);
     *count = inputs + outputs;
     return block;

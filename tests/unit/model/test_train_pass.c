@@ -62,9 +62,13 @@ static void bind(struct bench *bench, const struct sora_base *base,
     bench->count = at;
 }
 
-static void open_bench(struct bench *bench, const char *model, int32_t threads,
-                       bool (*adapted)(int32_t layer, int32_t proj))
+static void open_bench_with(struct bench *bench, const char *model,
+                            const struct train_pass_options *given,
+                            bool (*adapted)(int32_t layer, int32_t proj))
 {
+    struct train_pass_options options = *given;
+    options.tokens_max = 32;
+    options.rank_max = RANK;
     char path[512];
     struct sora_error err;
     memset(bench, 0, sizeof(*bench));
@@ -72,7 +76,7 @@ static void open_bench(struct bench *bench, const char *model, int32_t threads,
     if (sora_model_open(path, &bench->model, &err) != SORA_OK)
         fail_msg("%s: %s", path, err.text);
     const struct sora_base *base = &sora_model_get_info(bench->model)->base;
-    if (train_pass_create(bench->model, 32, RANK, threads, &bench->pass, &err) != SORA_OK)
+    if (train_pass_create(bench->model, &options, &bench->pass, &err) != SORA_OK)
         fail_msg("%s", err.text);
     bench->module_count = base->layer_count * SORA_PROJ_COUNT;
     size_t floats = 0;
@@ -88,6 +92,12 @@ static void open_bench(struct bench *bench, const char *model, int32_t threads,
     rng_seed(&rng, 6);
     for (size_t i = 0; i < bench->count; i++)
         bench->values[i] = 0.1f * (float)rng_normal(&rng);
+}
+
+static void open_bench(struct bench *bench, const char *model, int32_t threads,
+                       bool (*adapted)(int32_t layer, int32_t proj))
+{
+    open_bench_with(bench, model, &(struct train_pass_options){.threads = threads}, adapted);
 }
 
 static void close_bench(struct bench *bench)
@@ -231,6 +241,23 @@ static void the_number_of_threads_changes_no_bit(void **state)
     close_bench(&three);
 }
 
+static void recomputing_changes_no_bit(void **state)
+{
+    (void)state;
+    const char *models[] = {"tiny/mistral-window", "tiny/qwen3"};
+    for (size_t i = 0; i < sizeof(models) / sizeof(models[0]); i++) {
+        struct bench kept, again;
+        open_bench(&kept, models[i], 2, all);
+        open_bench_with(&again, models[i],
+                        &(struct train_pass_options){.threads = 2, .recompute = true}, all);
+        kept.dropout = again.dropout = i == 0 ? 0.2f : 0.0f;
+        assert_true(run(&kept) == run(&again));
+        assert_memory_equal(kept.grads, again.grads, kept.count * sizeof(float));
+        close_bench(&kept);
+        close_bench(&again);
+    }
+}
+
 static void gradients_add_up_over_runs(void **state)
 {
     (void)state;
@@ -310,6 +337,7 @@ int main(void)
         cmocka_unit_test(the_gradients_of_some_modules_are_those_of_all),
         cmocka_unit_test(the_gradients_are_slopes_under_dropout),
         cmocka_unit_test(the_number_of_threads_changes_no_bit),
+        cmocka_unit_test(recomputing_changes_no_bit),
         cmocka_unit_test(gradients_add_up_over_runs),
         cmocka_unit_test(other_sequences_of_the_batch_change_nothing),
         cmocka_unit_test(a_bad_batch_is_refused),
