@@ -122,6 +122,15 @@ static const struct cli_option train_options[] = {
      "Longest gradient that a step follows (default 0.1)", 0, 1e6, false},
     {"seed", 0, CLI_SEED, AT(options.seed), "N",
      "Same seed, data and options: the same file, byte for byte (default 0)", 0, 0, false},
+    {"compute", 0, CLI_CHOICE, AT(options.compute), "auto|f32|int8",
+     "Multiply the base forwards as serving with int8 does: faster, and what is learnt is learnt "
+     "on "
+     "the numbers that serving computes. Gradients are f32 in both (default auto: f32)",
+     0, 0, false},
+    {"recompute", 0, CLI_FLAG, AT(options.recompute), NULL,
+     "Keep one activation a layer and compute the others again: a fraction of the memory for long "
+     "examples, about a third more time",
+     0, 0, false},
     {"threads", 't', CLI_INT, AT(options.threads), "N", "Threads (default 0: all processors)", 0,
      SORA_THREADS_MAX, false},
     {.kind = CLI_HEADING, .doc = "Runs that last:"},

@@ -47,7 +47,7 @@ struct sora_train_options {
     double lr, gate_lr, weight_decay, warmup, clip;
     uint64_t seed;
     int32_t threads;
-    enum sora_compute compute;  // F32, or INT8: the forward multiplies as serving with int8 does
+    enum sora_compute compute;  // INT8: the forward multiplies as serving with it does; AUTO: F32
     bool recompute;             // less memory for activations, more time
     int32_t example_tokens_max; // longer examples are an error that says so; 0: the model's context
     enum sora_dtype dtype;      // of the adapter file

@@ -66,6 +66,7 @@ static void add_method(struct buf *buf, const struct sora_train_options *options
     add_number(buf, "clip", options->clip);
     add_number(buf, "epochs", options->epochs);
     buf_printf(buf, ",\"batch_tokens\":%d,\"seed\":%" PRIu64, options->batch_tokens, options->seed);
+    buf_printf(buf, ",\"compute\":\"%s\"", options->compute == SORA_COMPUTE_INT8 ? "int8" : "f32");
 }
 
 static void add_metrics(struct buf *buf, const struct sora_train_rung *result)
