@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "base/half.h"
 #include "base/rng.h"
 #include "model/train_pass.h"
 
@@ -33,6 +34,7 @@ struct bench {
     float *values, *grads;
     size_t count; // A, B, g of all modules
     float dropout;
+    bool quantized; // the projections are the test's
 };
 
 static size_t module_floats(const struct sora_base *base, int32_t proj)
@@ -105,6 +107,9 @@ static void close_bench(struct bench *bench)
     free(bench->values);
     free(bench->modules);
     train_pass_destroy(bench->pass);
+    for (int32_t i = 0; bench->quantized && i < bench->module_count; i++)
+        weight_deinit(
+            &bench->model->weights.layers[i / SORA_PROJ_COUNT].projections[i % SORA_PROJ_COUNT]);
     sora_model_close(bench->model);
 }
 
@@ -258,6 +263,122 @@ static void recomputing_changes_no_bit(void **state)
     }
 }
 
+// One block of 32 values in Q8_0 or Q4_1; returns its bytes.
+static size_t quantize_block(enum weight_type type, const float *from, uint8_t *to)
+{
+    float low = from[0], high = from[0];
+    for (int32_t i = 1; i < 32; i++) {
+        low = fminf(low, from[i]);
+        high = fmaxf(high, from[i]);
+    }
+    if (type == WEIGHT_Q8_0) {
+        const uint16_t half = half_to_f16(fmaxf(fabsf(low), fabsf(high)) / 127.0f);
+        memcpy(to, &half, sizeof half);
+        for (int32_t i = 0; i < 32; i++)
+            to[2 + i] = (uint8_t)(int8_t)lrintf(from[i] / (half_from_f16(half) + 1e-20f));
+        return 34;
+    }
+    const uint16_t halves[2] = {half_to_f16((high - low) / 15.0f), half_to_f16(low)};
+    memcpy(to, halves, sizeof halves);
+    uint8_t q[32];
+    for (int32_t i = 0; i < 32; i++) {
+        const float value = (from[i] - low) / (half_from_f16(halves[0]) + 1e-20f);
+        q[i] = (uint8_t)fminf(15.0f, fmaxf(0.0f, rintf(value)));
+    }
+    for (int32_t i = 0; i < 16; i++)
+        to[4 + i] = (uint8_t)(q[i] | q[i + 16] << 4);
+    return 20;
+}
+
+static void quantize(struct weight *weight, enum weight_type type)
+{
+    struct weight made;
+    struct sora_error err;
+    assert_int_equal(weight_init(&made, type, weight->d_out, weight->d_in, &err), SORA_OK);
+    const size_t row_bytes = weight_type_row_bytes(type, weight->d_in);
+    uint8_t *bytes = calloc(WEIGHT_PANEL_ROWS, row_bytes);
+    float *row = calloc((size_t)weight->d_in, sizeof(float));
+    assert_non_null(bytes);
+    assert_non_null(row);
+    for (int32_t panel = 0; panel < weight_panel_count(&made); panel++) {
+        const void *rows[WEIGHT_PANEL_ROWS] = {NULL};
+        for (int32_t i = 0; i < WEIGHT_PANEL_ROWS; i++) {
+            if (panel * WEIGHT_PANEL_ROWS + i >= weight->d_out)
+                break;
+            uint8_t *to = bytes + (size_t)i * row_bytes;
+            rows[i] = to;
+            weight_row_to_f32(weight, panel * WEIGHT_PANEL_ROWS + i, row);
+            for (int32_t k = 0; k < weight->d_in; k += 32)
+                to += quantize_block(type, row + k, to);
+        }
+        weight_pack_panel(&made, panel, rows);
+    }
+    free(row);
+    free(bytes);
+    *weight = made; // what it was lies in the model's own pages
+}
+
+static void quantize_projections(struct bench *bench, enum weight_type type)
+{
+    bench->quantized = true;
+    for (int32_t layer = 0; layer < bench->model->weights.layer_count; layer++)
+        for (int32_t proj = 0; proj < SORA_PROJ_COUNT; proj++)
+            quantize(&bench->model->weights.layers[layer].projections[proj], type);
+}
+
+static double cosine(const float *a, const float *b, size_t count)
+{
+    double ab = 0.0, aa = 0.0, bb = 0.0;
+    for (size_t i = 0; i < count; i++) {
+        ab += (double)a[i] * (double)b[i];
+        aa += (double)a[i] * (double)a[i];
+        bb += (double)b[i] * (double)b[i];
+    }
+    return ab / sqrt(aa * bb);
+}
+
+// The same loss up to the rounding of x to integers, and gradients that point the same way.
+static void int8_follows_f32(void **state)
+{
+    (void)state;
+    const struct {
+        const char *model;
+        enum weight_type type;
+        double loss, angle;
+    } rows[] = {{"tiny/qwen2", WEIGHT_Q8_0, 1e-4, 1e-4}, {"tiny/llama", WEIGHT_Q4_1, 2e-2, 2e-2}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const struct train_pass_options options = {.threads = 2, .compute = SORA_COMPUTE_INT8};
+        struct bench plain, fast;
+        open_bench(&plain, rows[i].model, 2, all);
+        open_bench_with(&fast, rows[i].model, &options, all);
+        quantize_projections(&plain, rows[i].type);
+        quantize_projections(&fast, rows[i].type);
+        const double want = run(&plain), found = run(&fast);
+        const double angle = 1.0 - cosine(plain.grads, fast.grads, plain.count);
+        if (!(fabs(found - want) <= rows[i].loss * want && angle <= rows[i].angle))
+            fail_msg("%s: loss %g for %g, 1 - cosine %g", rows[i].model, found, want, angle);
+        assert_true(found != want); // it was another computation
+        close_bench(&plain);
+        close_bench(&fast);
+    }
+}
+
+static void the_number_of_threads_changes_no_bit_with_int8(void **state)
+{
+    (void)state;
+    struct bench one, three;
+    struct train_pass_options options = {.threads = 1, .compute = SORA_COMPUTE_INT8};
+    open_bench_with(&one, "tiny/llama", &options, scattered);
+    options.threads = 3;
+    open_bench_with(&three, "tiny/llama", &options, scattered);
+    quantize_projections(&one, WEIGHT_Q4_1);
+    quantize_projections(&three, WEIGHT_Q4_1);
+    assert_true(run(&one) == run(&three));
+    assert_memory_equal(one.grads, three.grads, one.count * sizeof(float));
+    close_bench(&one);
+    close_bench(&three);
+}
+
 static void gradients_add_up_over_runs(void **state)
 {
     (void)state;
@@ -338,6 +459,8 @@ int main(void)
         cmocka_unit_test(the_gradients_are_slopes_under_dropout),
         cmocka_unit_test(the_number_of_threads_changes_no_bit),
         cmocka_unit_test(recomputing_changes_no_bit),
+        cmocka_unit_test(int8_follows_f32),
+        cmocka_unit_test(the_number_of_threads_changes_no_bit_with_int8),
         cmocka_unit_test(gradients_add_up_over_runs),
         cmocka_unit_test(other_sequences_of_the_batch_change_nothing),
         cmocka_unit_test(a_bad_batch_is_refused),
