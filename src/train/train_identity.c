@@ -43,6 +43,7 @@ static void add_lists(struct buf *buf, const struct sora_train_options *options)
 static void add_options(struct buf *buf, const struct sora_train_options *options)
 {
     add_text(buf, "method", options->method == SORA_METHOD_SORA ? "sora" : "lora");
+    add_text(buf, "compute", sora_compute_name(options->compute));
     add_count(buf, "rank", options->rank);
     add_number(buf, "alpha", options->alpha);
     add_lists(buf, options);
