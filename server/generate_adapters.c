@@ -83,37 +83,32 @@ static void want_scaled(struct server *server, const struct auth_caller *caller,
     }
 }
 
-static sora_status pin_one(struct server *server, const struct auth_caller *caller,
-                           const char *stored, sora_pin **pin, struct api_error *error)
+static sora_status pin_each(struct server *server, const struct auth_caller *caller,
+                            const struct wanted_list *list, struct generate_adapters *adapters,
+                            struct api_error *error)
 {
-    struct sora_error cause;
-    sora_status status = sora_registry_pin(server->registry, stored, pin, &cause);
-    // A name that cannot be an adapter's is unknown like any other.
-    if (status == SORA_NOT_FOUND || status == SORA_MALFORMED)
-        return generate_unknown(server, names_shown(caller, stored), error);
-    return status == SORA_OK ? SORA_OK : api_error_from(error, API_FROM_MODEL, &cause);
+    sora_status status = SORA_OK;
+    for (int32_t i = 0; i < list->count && status == SORA_OK; i++)
+        status =
+            generate_pin_stored(server, caller, list->items[i].stored, &adapters->pins[i], error);
+    return status;
 }
 
-// Pins all, or none. Everybody takes them in the order of their names: two requests that want the
-// same ones never hold one each and wait for the other's.
+// Pins all, or none. Of the requests for several only one at a time holds some and waits for room
+// for more: what it waits for are requests that have all of theirs, and those end.
 static sora_status pin_all(struct server *server, const struct auth_caller *caller,
                            const struct wanted_list *list, struct generate_adapters *adapters,
                            struct api_error *error)
 {
-    int32_t order[SORA_REQUEST_ADAPTERS_MAX];
-    sora_status status = SORA_OK;
-    for (int32_t i = 0; i < list->count; i++) {
-        int32_t at = i;
-        for (; at > 0 && strcmp(list->items[order[at - 1]].stored, list->items[i].stored) > 0; at--)
-            order[at] = order[at - 1];
-        order[at] = i;
-    }
+    const bool several = list->count > 1;
     adapters->pin_count = list->count;
-    for (int32_t i = 0; i < list->count && status == SORA_OK; i++)
-        status =
-            pin_one(server, caller, list->items[order[i]].stored, &adapters->pins[order[i]], error);
+    if (several)
+        pthread_mutex_lock(&server->several_mutex);
+    sora_status status = pin_each(server, caller, list, adapters, error);
     if (status != SORA_OK)
         generate_release_adapters(server, adapters);
+    if (several)
+        pthread_mutex_unlock(&server->several_mutex);
     return status;
 }
 

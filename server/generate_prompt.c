@@ -31,27 +31,33 @@ sora_status generate_unknown(const struct server *server, const char *name, stru
                          name, server->base_name);
 }
 
-sora_status generate_pin(struct server *server, const struct auth_caller *caller, const char *name,
-                         sora_pin **pin, struct api_error *error)
+sora_status generate_pin_stored(struct server *server, const struct auth_caller *caller,
+                                const char *stored, sora_pin **pin, struct api_error *error)
 {
     struct sora_error cause;
-    char stored[NAMES_BYTES];
-    *pin = NULL;
-    if (name == NULL || strcmp(name, server->base_name) == 0)
-        return SORA_OK;
-    sora_status status = SORA_NOT_FOUND;
-    if (names_resolve(server->registry, caller, name, stored, NULL))
-        status = pin_noted(server, stored, pin, &cause);
-    // A name that cannot be an adapter's is unknown like any other.
-    if (status == SORA_NOT_FOUND || status == SORA_MALFORMED)
-        return generate_unknown(server, name, error);
+    sora_status status = pin_noted(server, stored, pin, &cause);
     if (status == SORA_OK)
         return SORA_OK;
+    // A name that cannot be an adapter's is unknown like any other.
+    if (status == SORA_NOT_FOUND || status == SORA_MALFORMED)
+        return generate_unknown(server, names_shown(caller, stored), error);
     (void)api_error_from(error, API_FROM_MODEL, &cause);
     if (status == SORA_BUSY)
         error->code = "adapter_memory_busy";
     names_show_in(caller, error->message);
     return status;
+}
+
+sora_status generate_pin(struct server *server, const struct auth_caller *caller, const char *name,
+                         sora_pin **pin, struct api_error *error)
+{
+    char stored[NAMES_BYTES];
+    *pin = NULL;
+    if (name == NULL || strcmp(name, server->base_name) == 0)
+        return SORA_OK;
+    if (!names_resolve(server->registry, caller, name, stored, NULL))
+        return generate_unknown(server, name, error);
+    return generate_pin_stored(server, caller, stored, pin, error);
 }
 
 static sora_status no_tokenizer(struct api_error *error, const char *param)

@@ -52,6 +52,7 @@ sora_status server_open(const struct server_config *config, struct server **serv
                                 .reload = config->reload_keys};
     sora_status status = card_cache_init(&made->cards, err);
     pthread_mutex_init(&made->door_mutex, NULL);
+    pthread_mutex_init(&made->several_mutex, NULL);
     if (status == SORA_OK)
         status = lora_ids_init(&made->lora_ids, err);
     if (status == SORA_OK && config->adapter_root != NULL) {
@@ -290,6 +291,7 @@ void server_close(struct server *server)
         sora_model_close(server->model);
     card_cache_deinit(&server->cards);
     lora_ids_deinit(&server->lora_ids);
+    pthread_mutex_destroy(&server->several_mutex);
     pthread_mutex_destroy(&server->door_mutex);
     free(server->adapter_root);
     request_table_deinit(&server->requests);

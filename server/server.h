@@ -85,6 +85,7 @@ struct server {
     struct lora_ids lora_ids;
     char *adapter_root;            // resolved; NULL: none
     pthread_mutex_t door_mutex;    // one load or unload of vLLM's at a time
+    pthread_mutex_t several_mutex; // one request for several adapters pins them at a time
     _Atomic int64_t upload_budget; // bytes of adapter bodies that may still come in
     _Atomic int32_t calls;         // being handled, but for health checks
     struct conn_watch *watch;

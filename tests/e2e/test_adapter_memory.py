@@ -114,6 +114,31 @@ def test_answers_are_the_same_far_over_the_memory(filled, room):
 
 
 @pytest.mark.sanitizer
+def test_requests_for_several_adapters_never_hold_each_other_up(filled):
+    """Room for one pair: who held half of a pair and waited for the other half would wait 30 s."""
+    store, _, size = filled
+
+    def ask(server, pair):
+        began = time.monotonic()
+        reply = server.ask({
+            "prompt": PROMPT, "max_tokens": 4, "temperature": 0, "logprobs": 5, "ignore_eos": True,
+            "adapters": [{"name": n, "scale": 1} for n in pair],
+        })  # fmt: skip
+        return reply["choices"], time.monotonic() - began
+
+    pairs = [(a, b) for a in NAMES[:4] for b in NAMES[:4] if a != b]
+    with serve(store, 8 * size) as server:
+        alone = {pair: ask(server, pair)[0] for pair in pairs}
+    assert len({str(a) for a in alone.values()}) == len(pairs), "they must differ"
+    with serve(store, 2 * size) as server, concurrent.futures.ThreadPoolExecutor(8) as pool:
+        order = random.Random(5).sample(pairs * 4, 4 * len(pairs))
+        for pair, work in [(p, pool.submit(ask, server, p)) for p in order]:
+            answer, seconds = work.result()
+            assert answer == alone[pair], pair
+            assert seconds < 25, f"{pair} waited {seconds:.1f} s"
+
+
+@pytest.mark.sanitizer
 def test_a_herd_loads_an_adapter_once(filled):
     store, answers, size = filled
     with serve(store, 2 * size) as server:
