@@ -313,20 +313,33 @@ def closed_loop(url, clients, count, tokens, models):
     return time.monotonic() - start, ttft, gaps
 
 
-def test_another_client_measures_the_same(tmp_path):
-    """Throughput within 3 %, p50 and p95 within 5 % (and 2 ms, which timers and Python take)."""
+def differences_of_two_clients(folder):
+    """What this and a plain client in Python say of one stub, one after the other; named when they
+    are further apart than 3 % in throughput, or 5 % and 2 ms (timers, Python) in a percentile."""
+    folder.mkdir()
     with Stub("--ttft", "0.15", "--gap", "0.03") as server:
         seconds, ttft, gaps = closed_loop(server.url, 4, 40, 24, ["good", "good-2"])
         report = measure(
-            tmp_path, server.url, "--clients", "4", "--requests", "40", "--output-tokens", "24"
+            folder, server.url, "--clients", "4", "--requests", "40", "--output-tokens", "24"
         )
-    summary = report["summary"]
+    summary, found = report["summary"], []
     assert outcomes_of(report) == {"ok": 40}
-    assert summary["output_tokens_per_s"] == pytest.approx(40 * 24 / seconds, rel=0.03)
+    if summary["output_tokens_per_s"] != pytest.approx(40 * 24 / seconds, rel=0.03):
+        found.append(("output_tokens_per_s", summary["output_tokens_per_s"], 40 * 24 / seconds))
     for kind, values in (("ttft", ttft), ("itl", gaps)):
         for name, share in (("p50_us", 0.5), ("p95_us", 0.95)):
             ours, theirs = summary["latency"][kind][name] / 1e6, percentile(values, share)
-            assert abs(ours - theirs) <= 0.05 * theirs + 0.002, (kind, name, ours, theirs)
+            if abs(ours - theirs) > 0.05 * theirs + 0.002:
+                found.append((kind, name, ours, theirs))
+    return found
+
+
+def test_another_client_measures_the_same(tmp_path):
+    """A busy machine may hold one of the two up; a client that measures wrong always differs."""
+    tries = []
+    while not tries or (tries[-1] and len(tries) < 3):
+        tries.append(differences_of_two_clients(tmp_path / str(len(tries))))
+    assert tries[-1] == [], tries
 
 
 def test_a_paused_server_shows_in_the_tail(tmp_path):
