@@ -169,28 +169,3 @@ void panel_unpack(const struct weight *weight, int32_t panel, int32_t k_first, i
                                               panel_unpack_avx512, panel_unpack_avx512};
     by_isa[cpu_isa()](weight, panel, k_first, k_count, out);
 }
-
-void weight_rows_to_f32(const struct weight *weight, int32_t row_first, int32_t row_count,
-                        float *out)
-{
-    ASSERT(row_first >= 0 && row_count >= 0 && row_count <= weight->d_out - row_first);
-    float chunk[64 * WEIGHT_PANEL_ROWS]; // 64 k of a panel: 4 KB, stays in the first cache
-    const int32_t row_end = row_first + row_count;
-    for (int32_t row = row_first; row < row_end;) {
-        int32_t panel = row / WEIGHT_PANEL_ROWS, lane_first = row % WEIGHT_PANEL_ROWS;
-        int32_t lane_end = row_end - panel * WEIGHT_PANEL_ROWS;
-        if (lane_end > WEIGHT_PANEL_ROWS)
-            lane_end = WEIGHT_PANEL_ROWS;
-        for (int32_t k = 0; k < weight->d_in; k += 64) {
-            int32_t k_count = weight->d_in - k < 64 ? weight->d_in - k : 64;
-            panel_unpack(weight, panel, k, k_count, chunk);
-            for (int32_t lane = lane_first; lane < lane_end; lane++) {
-                size_t place = (size_t)(row - row_first + lane - lane_first);
-                float *to = out + place * (size_t)weight->d_in + k;
-                for (int32_t i = 0; i < k_count; i++)
-                    to[i] = chunk[i * WEIGHT_PANEL_ROWS + lane];
-            }
-        }
-        row += lane_end - lane_first;
-    }
-}

@@ -37,8 +37,5 @@ int32_t weight_panel_count(const struct weight *weight);
 
 // Row `row` of W as f32, out [d_in]: the embedding lookup.
 void weight_row_to_f32(const struct weight *weight, int32_t row, float *out);
-// Rows [row_first, row_first + row_count) as f32, row-major, out [row_count, d_in]: for sgemm.
-void weight_rows_to_f32(const struct weight *weight, int32_t row_first, int32_t row_count,
-                        float *out);
 
 #endif

@@ -142,34 +142,6 @@ static void packed_rows_come_back_to_the_bit(void **state)
         }
 }
 
-static void any_range_of_rows_equals_its_rows(void **state)
-{
-    (void)state;
-    struct rng rng;
-    rng_seed(&rng, 2);
-    const struct {
-        int32_t d_out, d_in, first, count;
-    } cases[] = {{50, 160, 0, 50}, {50, 160, 3, 9}, {50, 160, 15, 18},
-                 {50, 160, 49, 1}, {50, 160, 7, 0}, {16, 32, 0, 16}};
-    for (size_t t = 0; t < WEIGHT_TYPE_COUNT; t++)
-        for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
-            const size_t d_in = (size_t)cases[c].d_in, count = (size_t)cases[c].count;
-            struct weight weight =
-                random_weight(&rng, weight_types[t], cases[c].d_out, cases[c].d_in);
-            float *found = floats(count * d_in), *row = floats(d_in);
-            found[count * d_in] = 77;
-            weight_rows_to_f32(&weight, cases[c].first, cases[c].count, found);
-            for (size_t i = 0; i < count; i++) {
-                weight_row_to_f32(&weight, cases[c].first + (int32_t)i, row);
-                assert_int_equal(bits_differ(row, found + i * d_in, d_in), -1);
-            }
-            assert_true(found[count * d_in] == 77);
-            free(found);
-            free(row);
-            weight_deinit(&weight);
-        }
-}
-
 static void missing_rows_are_zeros(void **state)
 {
     (void)state;
@@ -234,7 +206,6 @@ int main(void)
         cmocka_unit_test(a_row_that_is_no_whole_number_of_blocks_has_no_size),
         cmocka_unit_test(impossible_shapes_are_refused_with_a_reason),
         cmocka_unit_test(packed_rows_come_back_to_the_bit),
-        cmocka_unit_test(any_range_of_rows_equals_its_rows),
         cmocka_unit_test(missing_rows_are_zeros),
         cmocka_unit_test(portable_unpacking_equals_the_rows),
         cmocka_unit_test(avx2_unpacking_equals_the_rows),
