@@ -7,6 +7,7 @@ import os
 import pathlib
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -313,33 +314,34 @@ def closed_loop(url, clients, count, tokens, models):
     return time.monotonic() - start, ttft, gaps
 
 
-def differences_of_two_clients(folder):
-    """What this and a plain client in Python say of one stub, one after the other; named when they
-    are further apart than 3 % in throughput, or 5 % and 2 ms (timers, Python) in a percentile."""
+def two_clients(folder):
+    """What a plain client in Python and this one say of the same stub, one after the other:
+    (theirs, ours) of the throughput and of each percentile."""
     folder.mkdir()
     with Stub("--ttft", "0.15", "--gap", "0.03") as server:
         seconds, ttft, gaps = closed_loop(server.url, 4, 40, 24, ["good", "good-2"])
         report = measure(
             folder, server.url, "--clients", "4", "--requests", "40", "--output-tokens", "24"
         )
-    summary, found = report["summary"], []
+    summary = report["summary"]
     assert outcomes_of(report) == {"ok": 40}
-    if summary["output_tokens_per_s"] != pytest.approx(40 * 24 / seconds, rel=0.03):
-        found.append(("output_tokens_per_s", summary["output_tokens_per_s"], 40 * 24 / seconds))
+    said = {"output_tokens_per_s": (40 * 24 / seconds, summary["output_tokens_per_s"])}
     for kind, values in (("ttft", ttft), ("itl", gaps)):
         for name, share in (("p50_us", 0.5), ("p95_us", 0.95)):
-            ours, theirs = summary["latency"][kind][name] / 1e6, percentile(values, share)
-            if abs(ours - theirs) > 0.05 * theirs + 0.002:
-                found.append((kind, name, ours, theirs))
-    return found
+            ours = summary["latency"][kind][name] / 1e6
+            said[kind, name] = (percentile(values, share), ours)
+    return said
 
 
 def test_another_client_measures_the_same(tmp_path):
-    """A busy machine may hold one of the two up; a client that measures wrong always differs."""
-    tries = []
-    while not tries or (tries[-1] and len(tries) < 3):
-        tries.append(differences_of_two_clients(tmp_path / str(len(tries))))
-    assert tries[-1] == [], tries
+    """Throughput within 3 %, p50 and p95 within 5 % (and 2 ms, which timers and Python take), in
+    the median of three rounds: one that the machine held up does not decide, a wrong client does.
+    """
+    rounds = [two_clients(tmp_path / str(i)) for i in range(3)]
+    for figure in rounds[0]:
+        theirs, ours = (statistics.median(r[figure][side] for r in rounds) for side in (0, 1))
+        bound = 0.03 * theirs if figure == "output_tokens_per_s" else 0.05 * theirs + 0.002
+        assert abs(ours - theirs) <= bound, (figure, [r[figure] for r in rounds])
 
 
 def test_a_paused_server_shows_in_the_tail(tmp_path):
