@@ -10,7 +10,7 @@ packages=(build-essential cmake ninja-build pkg-config ca-certificates curl
     libssl-dev libsqlite3-dev libpq-dev libjemalloc-dev libcurl4-openssl-dev)
 case "${1:-}" in
 --tests) packages+=(libcmocka-dev openssl clang clang-format libclang-rt-14-dev util-linux
-    postgresql-15) ;;
+    postgresql-15 libopenmpi-dev openmpi-bin) ;;
 "") ;;
 *)
     echo "usage: $0 [--tests]" >&2

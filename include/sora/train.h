@@ -31,6 +31,18 @@ enum sora_metric {
     SORA_METRIC_BLEU
 };
 
+// The processes that share one run, each with the whole model: a step's examples are spread over
+// them and their gradients added. The functions are called by all of them in the same order.
+struct sora_train_group {
+    int32_t rank, size; // rank 0 evaluates, writes and calls the hooks
+    void *context;
+    // Adds element by element over the processes; all hold the same bits afterwards.
+    void (*sum)(void *context, float *values, size_t count);
+    void (*sum_doubles)(void *context, double *values, size_t count);
+    // What process 0 holds goes to all.
+    void (*broadcast)(void *context, void *bytes, size_t byte_count);
+};
+
 struct sora_train_options {
     enum sora_method method;
     int32_t rank; // r_max
@@ -63,6 +75,7 @@ struct sora_train_options {
     const char *checkpoint;   // folder; NULL: none are written
     bool resume;              // go on from the checkpoint there, if there is one
     int32_t checkpoint_steps; // steps between two checkpoints; 0: about a minute
+    const struct sora_train_group *group; // borrowed; NULL: this process alone
 };
 // The share of parameters that a run should end with when nothing is said about xi.
 #define SORA_TRAIN_TARGET_PARAMS_DEFAULT 0.5

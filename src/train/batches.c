@@ -9,6 +9,7 @@
 #include "base/rng.h"
 #include "sora/limits.h"
 #include "train/dataset_line.h"
+#include "train/train_group.h"
 
 // Examples of one stage: whole epochs, then a part of one.
 static int64_t stage_visits(double epochs, int32_t example_count)
@@ -85,7 +86,7 @@ static bool plan_steps(struct batches *batches, int64_t visits, int32_t stage_co
 sora_status batches_init(struct batches *batches, struct example_index *data,
                          const struct sora_train_options *options, struct sora_error *err)
 {
-    *batches = (struct batches){.data = data};
+    *batches = (struct batches){.data = data, .group = options->group};
     if (options->epochs * data->example_count * options->xi_count > SORA_TRAIN_VISITS_MAX)
         return sora_fail(
             err, SORA_LIMIT, "%g epochs of %d examples in %d stages, limit %d examples",
@@ -104,9 +105,11 @@ sora_status batches_init(struct batches *batches, struct example_index *data,
         batches->tokens = calloc(n, sizeof(int32_t));
         batches->scored = calloc(n, sizeof(int32_t));
         batches->starts = calloc(n + 1, sizeof(int32_t));
+        batches->costs = calloc(n, sizeof(int32_t)); // an example has a token at least
     }
     free(one_epoch);
-    if (batches->tokens != NULL && batches->scored != NULL && batches->starts != NULL)
+    if (batches->tokens != NULL && batches->scored != NULL && batches->starts != NULL &&
+        batches->costs != NULL)
         return SORA_OK;
     batches_deinit(batches);
     return sora_fail(err, SORA_NO_MEMORY, "no memory to plan %lld examples", (long long)total);
@@ -119,6 +122,7 @@ void batches_deinit(struct batches *batches)
     free(batches->tokens);
     free(batches->starts);
     free(batches->scored);
+    free(batches->costs);
     *batches = (struct batches){0};
 }
 
@@ -126,8 +130,12 @@ sora_status batches_get(struct batches *batches, int64_t step, struct train_batc
                         struct sora_error *err)
 {
     const struct batches_step *plan = &batches->steps[step];
-    const sora_status status =
-        example_index_load(batches->data, batches->order + plan->first, plan->count, err);
+    const int32_t *examples = batches->order + plan->first;
+    int32_t first, count;
+    for (int32_t i = 0; i < plan->count; i++)
+        batches->costs[i] = batches->data->entries[examples[i]].token_count;
+    train_group_share(batches->group, batches->costs, plan->count, &first, &count);
+    const sora_status status = example_index_load(batches->data, examples + first, count, err);
     if (status != SORA_OK)
         return status;
     const struct dataset *window = &batches->data->window;
@@ -135,12 +143,12 @@ sora_status batches_get(struct batches *batches, int64_t step, struct train_batc
                                   .starts = batches->starts,
                                   .scored = batches->scored,
                                   .token_count = (int32_t)window->token_count,
-                                  .sequence_count = plan->count};
+                                  .sequence_count = count};
     // Examples lie one after another in the window, as they do in the batch.
     memcpy(batches->tokens, window->tokens, (size_t)window->token_count * sizeof(int32_t));
-    for (int32_t i = 0; i < plan->count; i++)
+    for (int32_t i = 0; i < count; i++)
         batches->starts[i] = (int32_t)window->examples[i].first;
-    batches->starts[plan->count] = batch->token_count;
+    batches->starts[count] = batch->token_count;
     for (int32_t t = 0; t < batch->token_count; t++)
         if (window->scored[t])
             batches->scored[batch->scored_count++] = t;

@@ -20,9 +20,10 @@ struct batches {
     int32_t *order;             // examples
     struct batches_step *steps;
     int64_t step_count, step_capacity;
-    int32_t tokens_max; // of the largest step
+    int32_t tokens_max;                   // of the largest step
+    const struct sora_train_group *group; // of the options
     // The current step's memory.
-    int32_t *tokens, *starts, *scored;
+    int32_t *tokens, *starts, *scored, *costs;
 };
 
 // Stages, epochs, batch_tokens and seed of the options. A part of an epoch takes the first
@@ -31,7 +32,8 @@ SORA_CHECKED sora_status batches_init(struct batches *batches, struct example_in
                                       const struct sora_train_options *options,
                                       struct sora_error *err);
 void batches_deinit(struct batches *batches);
-// The tokens of a step, valid until the next call. Reads its examples from their file.
+// The tokens of this process's share of a step, valid until the next call; there may be none.
+// Reads the examples from their file.
 SORA_CHECKED sora_status batches_get(struct batches *batches, int64_t step,
                                      struct train_batch *batch, struct sora_error *err);
 

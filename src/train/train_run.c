@@ -2,11 +2,13 @@
 // A whole training run: data, steps through all stages, checkpoints, the adapter's file. See
 // sora/train.h; runs in the caller's thread.
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "train/schedule.h"
+#include "train/train_group.h"
 #include "train/train_identity.h"
 #include "train/train_run.h"
 
@@ -37,14 +39,17 @@ static sora_status open_data(struct train_run *run, const char *data_path, const
     return status;
 }
 
+// By anyone: a signal reaches the processes of a group at different steps.
 static bool is_cancelled(const struct train_run *run)
 {
-    return run->hooks->cancel != NULL && atomic_load(run->hooks->cancel);
+    const bool own = run->hooks->cancel != NULL && atomic_load(run->hooks->cancel);
+    return train_group_any(run->options->group, own);
 }
 
 static sora_status save_checkpoint(struct train_run *run, struct sora_error *err)
 {
-    if (run->identity == NULL || run->saved_step == run->state.step)
+    if (run->options->checkpoint == NULL || run->saved_step == run->state.step ||
+        !train_group_leads(run->options->group))
         return SORA_OK;
     run->state.seconds = run->progress.seconds;
     run->saved_us = clock_now_us();
@@ -73,7 +78,7 @@ static sora_status leave(struct train_run *run, struct sora_error *err)
     const sora_status status = save_checkpoint(run, err);
     if (status != SORA_OK)
         return status;
-    if (run->identity != NULL)
+    if (run->options->checkpoint != NULL)
         return sora_fail(err, SORA_CANCELLED,
                          "stopped after step %lld; the checkpoint in %s goes on from there", step,
                          run->options->checkpoint);
@@ -92,17 +97,17 @@ static void show_totals(struct train_run *run)
 }
 
 static void count_step(struct train_run *run, const struct batches_step *plan,
-                       const struct train_batch *batch, const struct trainer_outcome *outcome)
+                       const struct trainer_outcome *outcome)
 {
     struct run_state *state = &run->state;
     struct sora_train_progress *progress = &run->progress;
     state->step++;
     state->xi = outcome->xi;
     state->steps_done = trainer_steps_done(run->trainer);
-    state->tokens += batch->token_count;
-    state->scored_tokens += batch->scored_count;
-    state->epoch_loss += outcome->cross_entropy * batch->scored_count;
-    state->epoch_scored += batch->scored_count;
+    state->tokens += outcome->tokens;
+    state->scored_tokens += outcome->scored;
+    state->epoch_loss += outcome->cross_entropy * (double)outcome->scored;
+    state->epoch_scored += outcome->scored;
     if (plan->ends_epoch) {
         state->loss = state->epoch_loss / (double)state->epoch_scored;
         state->epoch_loss = 0.0;
@@ -127,12 +132,13 @@ static sora_status take_step(struct train_run *run, struct sora_error *err)
     struct trainer_outcome outcome;
     run->progress.lr_factor = schedule_factor(step, run->batches.step_count, run->warmup_steps);
     const double xi = run->options->target_params > 0.0 ? 0.0 : run->options->xi[plan->stage];
-    sora_status status = batches_get(&run->batches, step, &batch, err);
+    sora_status status =
+        train_group_agree(run->options->group, batches_get(&run->batches, step, &batch, err), err);
     if (status == SORA_OK)
         status = trainer_step(run->trainer, &batch, run->progress.lr_factor, xi, &outcome, err);
     if (status != SORA_OK)
         return status;
-    count_step(run, plan, &batch, &outcome);
+    count_step(run, plan, &outcome);
     if (run->hooks->on_step != NULL)
         run->hooks->on_step(run->hooks->context, &run->progress);
     return SORA_OK;
@@ -150,8 +156,9 @@ static sora_status run_steps(struct train_run *run, struct sora_error *err)
             status = train_stage_finish(run, err);
         if (status == SORA_CANCELLED)
             return leave(run, err);
-        if (status == SORA_OK && run->identity != NULL && checkpoint_is_due(run))
+        if (status == SORA_OK && checkpoint_is_due(run))
             status = save_checkpoint(run, err);
+        status = train_group_agree(run->options->group, status, err);
         if (status != SORA_OK)
             return status;
     }
@@ -200,7 +207,20 @@ static void restore_progress(struct train_run *run)
         run->progress.stage = run->batches.steps[state->step - 1].stage;
 }
 
-static sora_status open_checkpoint(struct train_run *run, struct sora_train_start *start,
+// What makes this run the one it is, the same in all processes of a group.
+static sora_status identify(struct train_run *run, struct sora_error *err)
+{
+    const struct sora_train_group *group = run->options->group;
+    sora_status status = train_identity_encode(
+        run->options, &sora_model_get_info(run->model)->base, run->data.digest,
+        run->has_eval_data ? run->eval_data.digest : "", &run->identity, err);
+    status = train_group_agree(group, status, err);
+    return status == SORA_OK
+               ? train_group_same(group, "model, data and options", run->identity, err)
+               : status;
+}
+
+static sora_status load_checkpoint(struct train_run *run, struct sora_train_start *start,
                                    struct sora_error *err)
 {
     const struct sora_train_options *options = run->options;
@@ -209,11 +229,7 @@ static sora_status open_checkpoint(struct train_run *run, struct sora_train_star
     if (options->checkpoint == NULL)
         return options->resume ? sora_fail(err, SORA_MALFORMED, "resume needs a checkpoint folder")
                                : SORA_OK;
-    sora_status status =
-        train_identity_encode(options, base, run->data.digest,
-                              run->has_eval_data ? run->eval_data.digest : "", &run->identity, err);
-    if (status == SORA_OK)
-        status = train_checkpoint_open(options->checkpoint, &found, err);
+    sora_status status = train_checkpoint_open(options->checkpoint, &found, err);
     if (status != SORA_OK || !found)
         return status;
     if (!options->resume)
@@ -231,6 +247,19 @@ static sora_status open_checkpoint(struct train_run *run, struct sora_train_star
     start->resumed_step = run->state.step;
     start->resumed_eval_pending = run->state.eval_pending;
     return SORA_OK;
+}
+
+// All processes read the checkpoint, which is one that all of them must see.
+static sora_status open_checkpoint(struct train_run *run, struct sora_train_start *start,
+                                   struct sora_error *err)
+{
+    const struct sora_train_group *group = run->options->group;
+    sora_status status = train_group_agree(group, load_checkpoint(run, start, err), err);
+    if (status != SORA_OK)
+        return status;
+    char step[32];
+    snprintf(step, sizeof(step), "%lld", start->resumed ? (long long)run->state.step : -1);
+    return train_group_same(group, "checkpoint", step, err);
 }
 
 static void report_start(const struct train_run *run, struct sora_train_start *start)
@@ -282,6 +311,9 @@ static sora_status run_all(struct train_run *run, const char *data_path, const c
     if (status == SORA_OK)
         status =
             trainer_create(run->model, run->options, run->batches.tokens_max, &run->trainer, err);
+    status = train_group_agree(run->options->group, status, err);
+    if (status == SORA_OK)
+        status = identify(run, err);
     if (status != SORA_OK)
         return status;
     run->start_us = run->saved_us = clock_now_us();
@@ -290,7 +322,7 @@ static sora_status run_all(struct train_run *run, const char *data_path, const c
     run->progress.stage_count = run->options->xi_count;
     status = open_checkpoint(run, &start, err);
     if (status == SORA_OK)
-        status = steer(run, err);
+        status = train_group_agree(run->options->group, steer(run, err), err);
     if (status != SORA_OK)
         return status;
     report_start(run, &start);
@@ -306,11 +338,12 @@ sora_status sora_train_run(const sora_model *model, const sora_tokenizer *tokeni
                            const struct sora_train_hooks *hooks, struct sora_train_result *result,
                            struct sora_error *err)
 {
-    static const struct sora_train_hooks no_hooks = {0};
+    const struct sora_train_hooks quiet = {.cancel = hooks != NULL ? hooks->cancel : NULL};
+    const bool speaks = hooks != NULL && train_group_leads(options->group);
     struct train_run run = {.model = model,
                             .tokenizer = tokenizer,
                             .options = options,
-                            .hooks = hooks != NULL ? hooks : &no_hooks};
+                            .hooks = speaks ? hooks : &quiet};
     const sora_status status = run_all(&run, data_path, eval_path, err);
     if (status == SORA_OK)
         *result = run.result;

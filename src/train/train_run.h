@@ -22,7 +22,7 @@ struct train_run {
     bool has_eval_data;
     struct batches batches;
     struct trainer *trainer;
-    char *identity; // of the checkpoints; NULL: none are written
+    char *identity; // of the run, by which its checkpoints are known
     int64_t start_us;
     int64_t saved_us, saved_step; // of the last checkpoint
     int64_t warmup_steps;

@@ -7,6 +7,7 @@
 #include "sora/adapter.h"
 #include "train/evaluate.h"
 #include "train/prune.h"
+#include "train/train_group.h"
 #include "train/train_record.h"
 #include "train/train_run.h"
 
@@ -92,10 +93,25 @@ static sora_status evaluate_file(struct train_run *run, const struct train_best 
         status = evaluate_dataset(run->model, run->tokenizer, sora_adapter_get_lora(adapter),
                                   &run->eval_data, &options, run->hooks->cancel, &rung->eval, err);
     sora_adapter_destroy(adapter);
-    rung->has_eval = status == SORA_OK;
     if (status == SORA_OK && !isfinite(sora_metric_value(run->options->metric, &rung->eval)))
         status = sora_fail(err, SORA_MISMATCH, "the evaluation data does not give the metric %s",
                            sora_metric_name(run->options->metric));
+    return status;
+}
+
+// One process of a group measures and tells the others, so that all judge by the same numbers.
+static sora_status evaluate(struct train_run *run, const struct train_best *file,
+                            struct sora_train_rung *rung, struct sora_error *err)
+{
+    const struct sora_train_group *group = run->options->group;
+    sora_status status = train_group_leads(group) ? evaluate_file(run, file, rung, err) : SORA_OK;
+    const bool cancelled = train_group_any(group, status == SORA_CANCELLED);
+    if (cancelled && status == SORA_OK)
+        status = sora_fail(err, SORA_CANCELLED, "the evaluation was cancelled");
+    status = train_group_agree(group, status, err);
+    if (status == SORA_OK && group != NULL)
+        group->broadcast(group->context, &rung->eval, sizeof(rung->eval));
+    rung->has_eval = status == SORA_OK;
     return status;
 }
 
@@ -104,10 +120,11 @@ static sora_status make_rung(struct train_run *run, struct sora_train_rung *rung
                              struct train_best *file, struct sora_error *err)
 {
     *rung = rung_now(run);
-    sora_status status = encode_adapter(run, rung, file, err);
+    sora_status status =
+        train_group_agree(run->options->group, encode_adapter(run, rung, file, err), err);
     if (status != SORA_OK || !run->has_eval_data)
         return status;
-    status = evaluate_file(run, file, rung, err);
+    status = evaluate(run, file, rung, err);
     free(file->bytes);
     *file = (struct train_best){0};
     if (status == SORA_OK)

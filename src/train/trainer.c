@@ -10,6 +10,7 @@
 #include "train/adamw.h"
 #include "train/budget.h"
 #include "train/proximal.h"
+#include "train/train_group.h"
 
 struct trainer {
     struct sora_train_options options;
@@ -120,19 +121,59 @@ static double add_gate_penalty(struct params *params, double lambda)
     return sum / all;
 }
 
+// Dropout draws anew at every step, and in every process of a group.
+static uint64_t dropout_seed(const struct trainer *trainer)
+{
+    const struct sora_train_group *group = trainer->options.group;
+    const uint64_t process = group != NULL ? (uint64_t)group->rank : 0;
+    const uint64_t step = (uint64_t)trainer->steps_done + 1;
+    return trainer->options.seed ^ (step * 0x9e3779b97f4a7c15u) ^ (process * 0xd1342543de82ef95u);
+}
+
+// Gradients of the mean cross-entropy over the batch's own scored tokens.
+static sora_status own_gradients(struct trainer *trainer, const struct train_batch *batch,
+                                 struct trainer_outcome *outcome, struct sora_error *err)
+{
+    struct params *params = &trainer->params;
+    const int64_t count = params->matrix_count + params->gate_count;
+    memset(params->grads, 0, (size_t)count * sizeof(float));
+    *outcome =
+        (struct trainer_outcome){.tokens = batch->token_count, .scored = batch->scored_count};
+    if (batch->scored_count == 0)
+        return SORA_OK;
+    return train_pass_run(trainer->pass, batch, params->modules, (float)trainer->options.dropout,
+                          dropout_seed(trainer), &outcome->cross_entropy, err);
+}
+
+// From means over each process's share to means over all of the step's scored tokens.
+static void add_up(struct trainer *trainer, struct trainer_outcome *outcome)
+{
+    const struct sora_train_group *group = trainer->options.group;
+    const struct params *params = &trainer->params;
+    const int64_t count = params->matrix_count + params->gate_count;
+    double sums[] = {(double)outcome->tokens, (double)outcome->scored,
+                     outcome->cross_entropy * (double)outcome->scored};
+    group->sum_doubles(group->context, sums, 3);
+    const float weight = (float)((double)outcome->scored / sums[1]);
+    for (int64_t i = 0; i < count; i++)
+        params->grads[i] *= weight;
+    group->sum(group->context, params->grads, (size_t)count);
+    outcome->tokens = (int64_t)sums[0];
+    outcome->scored = (int64_t)sums[1];
+    outcome->cross_entropy = sums[2] / sums[1];
+}
+
 sora_status trainer_gradients(struct trainer *trainer, const struct train_batch *batch,
                               struct trainer_outcome *outcome, struct sora_error *err)
 {
     struct params *params = &trainer->params;
     const int64_t count = params->matrix_count + params->gate_count;
-    memset(params->grads, 0, (size_t)count * sizeof(float));
-    const uint64_t seed =
-        trainer->options.seed ^ ((uint64_t)(trainer->steps_done + 1) * 0x9e3779b97f4a7c15u);
     const sora_status status =
-        train_pass_run(trainer->pass, batch, params->modules, (float)trainer->options.dropout, seed,
-                       &outcome->cross_entropy, err);
+        train_group_agree(trainer->options.group, own_gradients(trainer, batch, outcome, err), err);
     if (status != SORA_OK)
         return status;
+    if (trainer->options.group != NULL)
+        add_up(trainer, outcome);
     outcome->gate_l1 = add_gate_penalty(params, trainer->options.lambda);
     outcome->grad_norm = sqrt(adamw_square_sum(params->grads, count));
     return SORA_OK;

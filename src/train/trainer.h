@@ -11,7 +11,7 @@
 struct trainer;
 
 // Reads method, rank, alpha, targets, dropout, lambda, threshold, lr, gate_lr, weight_decay, clip,
-// seed and threads of the options, which are already checked.
+// seed, threads, compute, recompute and group of the options, which are already checked.
 SORA_CHECKED sora_status trainer_create(const sora_model *model,
                                         const struct sora_train_options *options,
                                         int32_t tokens_max, struct trainer **trainer,
@@ -25,13 +25,16 @@ void trainer_set_steps_done(struct trainer *trainer, int64_t steps);
 // Cuts ranks with a zero gate, see params_cut. Not for a run that is steered to a budget.
 SORA_CHECKED sora_status trainer_cut(struct trainer *trainer, struct sora_error *err);
 
+// Of all processes of a group together.
 struct trainer_outcome {
+    int64_t tokens, scored;
     double cross_entropy, gate_l1; // gate_l1: mean |g| before the step
     double grad_norm;              // before the clip, of A, B and g together
     double xi;                     // of this step's proximal step
 };
 
-// Loss and gradients of cross-entropy + lambda mean |g| into params->grads, no update.
+// Loss and gradients of cross-entropy + lambda mean |g| into params->grads, no update. In a group
+// the batch is this process's share, which may be empty, and what comes out is the whole step's.
 SORA_CHECKED sora_status trainer_gradients(struct trainer *trainer, const struct train_batch *batch,
                                            struct trainer_outcome *outcome, struct sora_error *err);
 // From now on no step leaves more parameters than budget_allowed says for this end, by raising the
