@@ -322,6 +322,19 @@ static sora_status measure_rank_sums(struct bench *bench, struct sora_error *err
     return SORA_OK;
 }
 
+struct sampling_step {
+    sora_sampler **samplers;
+    const struct batch *batch;
+};
+
+static void sample_one(void *context, int32_t index, int32_t thread)
+{
+    (void)thread;
+    const struct sampling_step *step = context;
+    sora_sampler_next(step->samplers[index], step->batch->spans[index].logits, NULL, 0);
+}
+
+// As the server does it: on all threads.
 static sora_status sampled_share(struct bench *bench, const struct sora_sampling *sampling,
                                  struct batch *batch, double step_us, double *share,
                                  struct sora_error *err)
@@ -337,8 +350,8 @@ static sora_status sampled_share(struct bench *bench, const struct sora_sampling
     }
     for (int32_t step = 0; status == SORA_OK && step < bench->plan->steps; step++) {
         int64_t start_ns = clock_now_ns();
-        for (int32_t i = 0; i < SPLIT_BATCH; i++)
-            sora_sampler_next(samplers[i], batch->spans[i].logits, NULL, 0);
+        struct sampling_step sampling_step = {samplers, batch};
+        sora_engine_share(bench->engine, SPLIT_BATCH, sample_one, &sampling_step);
         us[step] = (double)(clock_now_ns() - start_ns) * 1e-3;
     }
     if (status == SORA_OK) {

@@ -9,10 +9,18 @@
 #include "base/clock.h"
 #include "sora/limits.h"
 
+// A token to choose after a step: the sequence and the logits of its last row.
+struct choosing {
+    struct request_seq *seq;
+    const float *logits;
+    int32_t token; // the result
+};
+
 struct engine_loop {
     struct engine_loop_options options;
     struct sched *sched;
-    struct sora_span *spans; // [seqs_max]
+    struct sora_span *spans;    // [seqs_max]
+    struct choosing *choosings; // [seqs_max], in the order of the spans
     struct request *first;   // accepted requests, newest first
     int32_t request_count, admitted_count;
     struct sora_logprobs logprobs; // scratch of one row
@@ -119,18 +127,46 @@ static void observe_token(struct engine_loop *loop, struct request_seq *seq, int
     seq->last_token_us = now_us;
 }
 
-// Chooses the token after the last known one from its logits [vocab].
-static void choose_token(struct engine_loop *loop, struct request_seq *seq, const float *logits)
+static bool is_too_early(const struct request_seq *seq)
 {
-    struct request *request = seq->request;
-    if (request->max_tokens == 0) {
-        finish_seq(loop, seq, FINISH_LENGTH);
-        return;
+    return seq->generated < seq->request->min_tokens;
+}
+
+// On any of the engine's threads: a sequence's sampler is its own.
+static void choose_one(void *context, int32_t index, int32_t thread)
+{
+    (void)thread;
+    const struct engine_loop *loop = context;
+    struct choosing *choosing = &loop->choosings[index];
+    const struct request *request = choosing->seq->request;
+    choosing->token =
+        sora_sampler_next(choosing->seq->sampler, choosing->logits, request->end_tokens,
+                          is_too_early(choosing->seq) ? request->end_token_count : 0);
+}
+
+// The next token of every sequence whose last row was computed, from its logits [vocab].
+static void choose_tokens(struct engine_loop *loop, const struct sched_plan *plan)
+{
+    int32_t count = 0;
+    for (int32_t i = 0; i < plan->span_count; i++) {
+        const struct sched_span *planned = &plan->spans[i];
+        struct request_seq *seq = planned->item->owner;
+        if (!planned->last_logits || seq->request->max_tokens == 0)
+            continue;
+        const size_t row = planned->all_logits ? (size_t)planned->count - 1 : 0;
+        const float *logits = loop->spans[i].logits + row * (size_t)loop->options.vocab_size;
+        loop->choosings[count++] = (struct choosing){.seq = seq, .logits = logits};
     }
-    bool too_early = seq->generated < request->min_tokens;
-    int32_t token = sora_sampler_next(seq->sampler, logits, request->end_tokens,
-                                      too_early ? request->end_token_count : 0);
-    put_scored(loop, seq, EVENT_TOKEN, token, logits);
+    sora_engine_share(loop->options.engine, count, choose_one, loop);
+}
+
+static void take_token(struct engine_loop *loop, const struct choosing *choosing)
+{
+    struct request_seq *seq = choosing->seq;
+    struct request *request = seq->request;
+    const int32_t token = choosing->token;
+    const bool too_early = is_too_early(seq);
+    put_scored(loop, seq, EVENT_TOKEN, token, choosing->logits);
     seq->tokens[seq->item.length++] = token;
     seq->generated++;
     observe_token(loop, seq, clock_now_us());
@@ -140,9 +176,10 @@ static void choose_token(struct engine_loop *loop, struct request_seq *seq, cons
         finish_seq(loop, seq, FINISH_LENGTH);
 }
 
-// Hands out the logits of one span: scores of prompt tokens, then the next token.
+// Hands out what one span gave: scores of prompt tokens, then the next token, which is the first of
+// those that `choosing` goes over.
 static void use_logits(struct engine_loop *loop, const struct sched_span *planned,
-                       const struct sora_span *span)
+                       const struct sora_span *span, const struct choosing **choosing)
 {
     struct request_seq *seq = planned->item->owner;
     struct sched_item *item = &seq->item;
@@ -157,10 +194,12 @@ static void use_logits(struct engine_loop *loop, const struct sched_span *planne
             item->score_next++;
         }
     }
-    if (planned->last_logits) {
-        size_t row = planned->all_logits ? (size_t)planned->count - 1 : 0;
-        choose_token(loop, seq, span->logits + row * vocab);
-    }
+    if (!planned->last_logits)
+        return;
+    if (seq->request->max_tokens == 0)
+        finish_seq(loop, seq, FINISH_LENGTH);
+    else
+        take_token(loop, (*choosing)++);
 }
 
 // What a prompt found in the cache, once for all choices of it.
@@ -262,8 +301,10 @@ static void run_step(struct engine_loop *loop)
     show_load(loop);
     sora_engine_step(loop->options.engine, loop->spans, plan->span_count, &stats);
     int64_t begin_us = clock_now_us();
+    const struct choosing *choosing = loop->choosings;
+    choose_tokens(loop, plan);
     for (int32_t i = 0; i < plan->span_count; i++)
-        use_logits(loop, &plan->spans[i], &loop->spans[i]);
+        use_logits(loop, &plan->spans[i], &loop->spans[i], &choosing);
     int64_t end_us = clock_now_us();
     count_step(loop, plan, &stats, end_us - begin_us);
     sched_took(loop->sched, end_us - start_us);
@@ -370,7 +411,8 @@ sora_status engine_loop_start(const struct engine_loop_options *options, struct 
                                  .step_us_max = options->step_us_max};
     sora_status status = sched_create(&plan, &made->sched, err);
     made->spans = calloc((size_t)options->seqs_max, sizeof *made->spans);
-    if (status == SORA_OK && made->spans == NULL)
+    made->choosings = calloc((size_t)options->seqs_max, sizeof *made->choosings);
+    if (status == SORA_OK && (made->spans == NULL || made->choosings == NULL))
         status = sora_fail(err, SORA_NO_MEMORY, "no memory for %d spans", options->seqs_max);
     if (status == SORA_OK && pthread_create(&made->thread, NULL, run, made) != 0)
         status = sora_fail(err, SORA_IO, "cannot start the engine thread");
@@ -402,6 +444,7 @@ void engine_loop_destroy(struct engine_loop *loop)
     ASSERT(!loop->started && loop->request_count == 0);
     sched_destroy(loop->sched);
     free(loop->spans);
+    free(loop->choosings);
     pthread_cond_destroy(&loop->changed);
     pthread_mutex_destroy(&loop->mutex);
     free(loop);

@@ -322,3 +322,9 @@ void sora_engine_step(sora_engine *engine, struct sora_span *spans, int32_t span
     if (stats != NULL)
         *stats = own;
 }
+
+void sora_engine_share(sora_engine *engine, int32_t count,
+                       void (*task)(void *context, int32_t index, int32_t thread), void *context)
+{
+    pool_run(engine->pool, count, task, context);
+}

@@ -22,11 +22,22 @@ typedef void sample_weights_fn(float *work, int32_t count, float best, float tem
 // Adds the values that are at least `least` to lanes, value i to lane i mod 4.
 typedef void sample_sums_fn(const float *values, int32_t count, float least, double lanes[4]);
 
+#define SAMPLE_LEVELS 8
+// masses[j] = the sum of the values that are at least least[j], in f32: an estimate.
+typedef void sample_masses_fn(const float *values, int32_t count, const float least[SAMPLE_LEVELS],
+                              float masses[SAMPLE_LEVELS]);
+// The keys (sample_select.h) of the values that are at least `cut` and below `upper`, in the order
+// of their tokens; maxima are those of the blocks. Returns how many.
+typedef int32_t sample_collect_fn(const float *values, const float *maxima, int32_t count,
+                                  float cut, float upper, uint64_t *keys);
+
 struct sample_passes {
     sample_tame_fn *tame;
     sample_maxima_fn *maxima;
     sample_weights_fn *weights;
     sample_sums_fn *sums;
+    sample_masses_fn *masses;
+    sample_collect_fn *collect;
 };
 
 const struct sample_passes *sample_passes(void);

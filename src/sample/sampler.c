@@ -269,91 +269,158 @@ static void to_weights(struct sora_sampler *sampler, float best, float bound)
     }
 }
 
-// Sum of the weights that are at least min_weight, in four lanes: always the same order.
-static double sum_weights(const struct sora_sampler *sampler, float min_weight)
+// Sum of the weights of tokens [first, end) that are at least `least`, in four lanes: always the
+// same order.
+static double sum_weights(const struct sora_sampler *sampler, int32_t first, int32_t end,
+                          float least)
 {
     double lanes[4] = {0};
-    sample_passes()->sums(sampler->work, sampler->vocab_size, min_weight, lanes);
+    sample_passes()->sums(sampler->work + first, end - first, least, lanes);
     return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
 }
 
-// The keys of weights that are at least `cut`; returns how many.
-static int32_t collect(struct sora_sampler *sampler, float cut)
+// The keys of weights that are at least `cut` and below `upper`; returns how many.
+static int32_t collect(struct sora_sampler *sampler, float cut, float upper)
 {
-    const int32_t blocks = sample_block_count(sampler->vocab_size);
-    int32_t count = 0;
-    for (int32_t block = 0; block < blocks; block++) {
-        if (sampler->maxima[block] < cut)
-            continue;
-        const int32_t first = block * SAMPLE_BLOCK_TOKENS;
-        int32_t end = first + SAMPLE_BLOCK_TOKENS;
-        end = end < sampler->vocab_size ? end : sampler->vocab_size;
-        for (int32_t i = first; i < end; i++) {
-            sampler->keys[count] = select_key(sampler->work[i], i);
-            count += sampler->work[i] >= cut;
-        }
-    }
-    return count;
+    return sample_passes()->collect(sampler->work, sampler->maxima, sampler->vocab_size, cut, upper,
+                                    sampler->keys);
 }
 
-// Collects what min_p, top_k and top_p leave into keys; returns how many. The largest weight is 1
-// and always stays.
-static int32_t truncate_weights(struct sora_sampler *sampler, int32_t top_k)
+static double sum_keys(const uint64_t *keys, int32_t count)
+{
+    double sum = 0;
+    for (int32_t i = 0; i < count; i++)
+        sum += select_weight(keys[i]);
+    return sum;
+}
+
+// What may be drawn: all tokens whose weight is at least `upper`, and those of the first keys.
+struct chosen {
+    float upper;  // INFINITY: none
+    double above; // their sum
+    int32_t key_count;
+};
+
+// Between low and high, by their bits, which are about logarithms.
+static void set_levels(float low, float high, float levels[SAMPLE_LEVELS])
+{
+    uint32_t from, to;
+    memcpy(&from, &low, sizeof from);
+    memcpy(&to, &high, sizeof to);
+    for (uint32_t i = 0; i < SAMPLE_LEVELS; i++) {
+        const uint32_t bits =
+            from + (uint32_t)((uint64_t)(to - from) * (i + 1) / (SAMPLE_LEVELS + 1));
+        memcpy(&levels[i], &bits, sizeof bits);
+    }
+}
+
+// Weights that surely belong to the largest ones of this mass, and a bound below which none does:
+// what is left between the two is little. Two rounds of estimates; the result is checked.
+static struct chosen narrow(const struct sora_sampler *sampler, double mass, float *low)
+{
+    const float given = *low;
+    float high = nextafterf(1.0f, INFINITY); // above the largest weight, which is 1
+    for (int round = 0; round < 2; round++) {
+        float levels[SAMPLE_LEVELS], masses[SAMPLE_LEVELS];
+        set_levels(*low, high, levels);
+        sample_passes()->masses(sampler->work, sampler->vocab_size, levels, masses);
+        int i = 0;
+        while (i < SAMPLE_LEVELS && (double)masses[i] >= mass * (1.0 - 1e-3))
+            *low = levels[i++];
+        if (i < SAMPLE_LEVELS)
+            high = levels[i];
+    }
+    const double above = sum_weights(sampler, 0, sampler->vocab_size, high);
+    if (above < mass)
+        return (struct chosen){.upper = high, .above = above};
+    *low = given;
+    return (struct chosen){.upper = INFINITY};
+}
+
+// top_p alone: the fewest largest weights of at least `cut` that sum to its share of all of those.
+static struct chosen choose_mass(struct sora_sampler *sampler, float cut)
+{
+    const double top_p = (double)sampler->sampling.top_p;
+    const double total = sum_weights(sampler, 0, sampler->vocab_size, cut), mass = top_p * total;
+    // All weights below (1 - p) * total / n together are below the mass that top_p leaves out, so
+    // none of them can be chosen; the factor covers rounding.
+    const double unreachable = 0.99 * (1.0 - top_p) * total / sampler->vocab_size;
+    cut = unreachable > (double)cut ? (float)unreachable : cut;
+    float low = cut;
+    struct chosen chosen = narrow(sampler, mass, &low);
+    int32_t count = collect(sampler, low, chosen.upper);
+    if (low > cut && chosen.above + sum_keys(sampler->keys, count) < mass)
+        count = collect(sampler, cut, chosen.upper); // the estimate was too high
+    ASSERT(count > 0);
+    chosen.key_count = select_mass(sampler->keys, count, mass - chosen.above);
+    return chosen;
+}
+
+// What min_p, top_k and top_p leave. The largest weight is 1 and always stays.
+static struct chosen truncate_weights(struct sora_sampler *sampler, int32_t top_k)
 {
     const struct sora_sampling *s = &sampler->sampling;
-    float cut = s->min_p > FLT_MIN ? s->min_p : FLT_MIN;
-    double total = 0;
-    if (s->top_p < 1 && top_k == sampler->vocab_size) {
-        // All weights below (1 - p) * total / n together are below the mass that top_p leaves
-        // out, so none of them can be chosen; the factor covers rounding.
-        total = sum_weights(sampler, cut);
-        double unreachable = 0.99 * (1.0 - (double)s->top_p) * total / sampler->vocab_size;
-        cut = unreachable > cut ? (float)unreachable : cut;
-    }
-    int32_t count = collect(sampler, cut);
+    const float cut = s->min_p > FLT_MIN ? s->min_p : FLT_MIN;
+    if (s->top_p < 1 && top_k == sampler->vocab_size)
+        return choose_mass(sampler, cut);
+    int32_t count = collect(sampler, cut, INFINITY);
     ASSERT(count > 0);
     if (count > top_k) {
         select_largest(sampler->keys, count, top_k);
         count = top_k;
     }
-    if (s->top_p < 1) {
-        if (total == 0) {
-            for (int32_t i = 0; i < count; i++)
-                total += select_weight(sampler->keys[i]);
-        }
-        count = select_mass(sampler->keys, count, (double)s->top_p * total);
-    }
-    return count;
+    if (s->top_p < 1)
+        count =
+            select_mass(sampler->keys, count, (double)s->top_p * sum_keys(sampler->keys, count));
+    return (struct chosen){.upper = INFINITY, .key_count = count};
 }
 
-// Draws from keys in proportion to their weights.
-static int32_t draw_key(const uint64_t *keys, int32_t count, double uniform)
+// Whether a token may be drawn by its weight.
+static bool reaches(const struct sora_sampler *sampler, int32_t token, float least)
 {
-    double total = 0;
-    for (int32_t i = 0; i < count; i++)
-        total += select_weight(keys[i]);
-    double target = uniform * total, sum = 0;
-    for (int32_t i = 0; i < count; i++) {
-        sum += select_weight(keys[i]);
-        if (sum > target)
-            return select_token(keys[i]);
-    }
-    return select_token(keys[count - 1]); // uniform * total rounded up to total
+    return sampler->work[token] >= least && sampler->work[token] > 0;
 }
 
-// Draws from all weights in proportion.
-static int32_t draw_weight(const struct sora_sampler *sampler, double uniform)
+// The token at which the running sum of the weights that are at least `least` passes target, which
+// is less than their sum but for rounding. There is such a weight.
+static int32_t draw_weight(const struct sora_sampler *sampler, float least, double target)
 {
-    double target = uniform * sum_weights(sampler, 0), sum = 0;
-    int32_t last = 0;
-    for (int32_t i = 0; i < sampler->vocab_size; i++) {
-        sum += sampler->work[i];
+    enum { STRIDE = 16 * SAMPLE_BLOCK_TOKENS };
+    const int32_t size = sampler->vocab_size;
+    double sum = 0;
+    int32_t first = 0, end;
+    for (;; first = end) {
+        end = size - first < STRIDE ? size : first + STRIDE;
+        const double part = sum_weights(sampler, first, end, least);
+        if (sum + part > target || end == size)
+            break;
+        sum += part;
+    }
+    for (int32_t i = first; i < end; i++) {
+        if (!reaches(sampler, i, least))
+            continue;
+        sum += (double)sampler->work[i];
         if (sum > target)
             return i;
-        if (sampler->work[i] > 0)
-            last = i;
     }
-    return last;
+    while (!reaches(sampler, end - 1, least))
+        end--;
+    return end - 1;
+}
+
+// Draws in proportion to the weights.
+static int32_t draw(const struct sora_sampler *sampler, const struct chosen *chosen, double uniform)
+{
+    const double target = uniform * (chosen->above + sum_keys(sampler->keys, chosen->key_count));
+    if (target < chosen->above)
+        return draw_weight(sampler, chosen->upper, target);
+    double sum = chosen->above;
+    for (int32_t i = 0; i < chosen->key_count; i++) {
+        sum += select_weight(sampler->keys[i]);
+        if (sum > target)
+            return select_token(sampler->keys[i]);
+    }
+    return select_token(sampler->keys[chosen->key_count - 1]); // rounded up to the whole
 }
 
 // One token from work; best is its largest entry, which is finite.
@@ -362,12 +429,13 @@ static int32_t sample(struct sora_sampler *sampler, float best)
     double uniform = rng_uniform(&sampler->rng);
     if (sampler->keys == NULL) {
         to_weights(sampler, best, -INFINITY);
-        return draw_weight(sampler, uniform);
+        return draw_weight(sampler, 0, uniform * sum_weights(sampler, 0, sampler->vocab_size, 0));
     }
     int32_t top_k = top_k_of(sampler);
     float bound = top_k < sampler->vocab_size ? top_k_bound(sampler, top_k) : -INFINITY;
     to_weights(sampler, best, bound);
-    return draw_key(sampler->keys, truncate_weights(sampler, top_k), uniform);
+    const struct chosen chosen = truncate_weights(sampler, top_k);
+    return draw(sampler, &chosen, uniform);
 }
 
 int32_t sora_sampler_next(sora_sampler *sampler, const float *logits, const int32_t *banned,

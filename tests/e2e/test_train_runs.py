@@ -267,3 +267,11 @@ def test_long_examples_are_cut_only_when_told_to(tmp_path):
     data = as_json(run)["data"]
     assert data == {"examples": 7, "tokens": 62, "scored_tokens": 42, "longest": 20, "cut": 1}
     assert "1 cut" in run.stderr and "42 of them scored" in run.stderr
+
+
+def test_recomputing_gives_the_same_file(data, tmp_path):
+    options = ("--epochs", "4", "--batch-tokens", "70", "--dropout", "0.1")
+    kept = as_json(train(data, tmp_path / "a.safetensors", *options))
+    again = as_json(train(data, tmp_path / "b.safetensors", *options, "--recompute"))
+    assert again["digest"] == kept["digest"]
+    assert again["loss"] == kept["loss"]
