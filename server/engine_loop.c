@@ -21,7 +21,7 @@ struct engine_loop {
     struct sched *sched;
     struct sora_span *spans;    // [seqs_max]
     struct choosing *choosings; // [seqs_max], in the order of the spans
-    struct request *first;   // accepted requests, newest first
+    struct request *first;      // accepted requests, newest first
     int32_t request_count, admitted_count;
     struct sora_logprobs logprobs; // scratch of one row
     pthread_t thread;
