@@ -147,57 +147,59 @@ LANES_FN void exponentials(float *scores, int32_t first, int32_t end, float *max
     *sum_out = vec_sum(sum);
 }
 
-// out [heads][D], from element k on, `vecs` vectors wide (the last may be ragged), grows by the
-// weighted values of positions [first, end) of one block. weights: of the block's first position.
-LANES_FN void weigh_tile(enum sora_dtype dtype, int heads, int vecs, size_t d, size_t k,
-                         const void *values, size_t at, const float *weights, int32_t first,
-                         int32_t end, float *out)
+// out [heads][D], from element k on, `vecs` vectors wide (the last may be ragged): the weighted
+// values of positions [first, end). weights: of the chunk's first position.
+LANES_FN void weigh_tile(enum sora_dtype dtype, int heads, int vecs,
+                         const struct attention_chunk *work, size_t k, int32_t first, int32_t end,
+                         const float *weights, float *out)
 {
+    const size_t d = (size_t)work->shape->head_dim;
     const int32_t left = (int32_t)(d - k);
     vec acc[16];
     LANES_UNROLL(16)
     for (int i = 0; i < heads * vecs; i++)
-        acc[i] = vec_load_part(out + (size_t)(i / vecs) * d + k + (size_t)(i % vecs * VEC_LANES),
-                               left - i % vecs * VEC_LANES);
-    for (int32_t p = first; p < end; p++) {
-        const size_t cell = at + (size_t)p * d + k;
-        vec weight[3];
-        LANES_UNROLL(4)
-        for (int h = 0; h < heads; h++)
-            weight[h] = vec_set1(weights[(size_t)h * ATTENTION_CHUNK_TOKENS + (size_t)p]);
-        LANES_UNROLL(4)
-        for (int v = 0; v < vecs; v++) {
-            vec value = vecs > 1 ? load_cell(dtype, values, cell + (size_t)(v * VEC_LANES))
-                                 : vec_load_part_as(dtype, values, cell, left);
+        acc[i] = vec_zero();
+    for (int32_t p = first, next; p < end; p = next) {
+        const int32_t number = p / SORA_KV_BLOCK_TOKENS, start = number * SORA_KV_BLOCK_TOKENS;
+        next = start + SORA_KV_BLOCK_TOKENS < end ? start + SORA_KV_BLOCK_TOKENS : end;
+        size_t cell = (size_t)work->row->blocks[number] * work->cache->block_stride +
+                      (size_t)work->kv_head * SORA_KV_BLOCK_TOKENS * d + (size_t)(p - start) * d +
+                      k;
+        for (int32_t i = p - work->first; i < next - work->first; i++, cell += d) {
+            vec weight[3];
             LANES_UNROLL(4)
             for (int h = 0; h < heads; h++)
-                acc[h * vecs + v] = vec_fma(weight[h], value, acc[h * vecs + v]);
+                weight[h] = vec_set1(weights[h * ATTENTION_CHUNK_TOKENS + i]);
+            LANES_UNROLL(4)
+            for (int v = 0; v < vecs; v++) {
+                vec value =
+                    vecs > 1 ? load_cell(dtype, work->cache->values, cell + (size_t)(v * VEC_LANES))
+                             : vec_load_part_as(dtype, work->cache->values, cell, left);
+                LANES_UNROLL(4)
+                for (int h = 0; h < heads; h++)
+                    acc[h * vecs + v] = vec_fma(weight[h], value, acc[h * vecs + v]);
+            }
         }
     }
     LANES_UNROLL(16)
-    for (int i = 0; i < heads * vecs; i++)
-        vec_store_part(out + (size_t)(i / vecs) * d + k + (size_t)(i % vecs * VEC_LANES), acc[i],
-                       left - i % vecs * VEC_LANES);
+    for (int i = 0; i < heads * vecs; i++) {
+        float *to = out + (size_t)(i / vecs) * d + k + (size_t)(i % vecs * VEC_LANES);
+        if (vecs > 1)
+            vec_store(to, acc[i]);
+        else
+            vec_store_part(to, acc[i], left);
+    }
 }
 
 LANES_FN void weigh_heads(enum sora_dtype dtype, int heads, const struct attention_chunk *work,
                           int32_t first, int32_t end, const float *weights, float *out)
 {
     const size_t d = (size_t)work->shape->head_dim;
-    for (int32_t p = first, next; p < end; p = next) {
-        const int32_t number = p / SORA_KV_BLOCK_TOKENS, start = number * SORA_KV_BLOCK_TOKENS;
-        next = start + SORA_KV_BLOCK_TOKENS < end ? start + SORA_KV_BLOCK_TOKENS : end;
-        const size_t at = (size_t)work->row->blocks[number] * work->cache->block_stride +
-                          (size_t)work->kv_head * SORA_KV_BLOCK_TOKENS * d;
-        const float *of_block = weights + (start - work->first);
-        size_t k = 0;
-        for (; k + 4 * VEC_LANES <= d; k += 4 * VEC_LANES)
-            weigh_tile(dtype, heads, 4, d, k, work->cache->values, at, of_block, p - start,
-                       next - start, out);
-        for (; k < d; k += VEC_LANES)
-            weigh_tile(dtype, heads, 1, d, k, work->cache->values, at, of_block, p - start,
-                       next - start, out);
-    }
+    size_t k = 0;
+    for (; k + 4 * VEC_LANES <= d; k += 4 * VEC_LANES)
+        weigh_tile(dtype, heads, 4, work, k, first, end, weights, out);
+    for (; k < d; k += VEC_LANES)
+        weigh_tile(dtype, heads, 1, work, k, first, end, weights, out);
 }
 
 LANES_FN void weigh_row(enum sora_dtype dtype, const struct attention_chunk *work, int32_t first,

@@ -20,6 +20,7 @@
 #define VECS (WEIGHT_PANEL_ROWS / VEC_LANES)
 #define UNITS 4             // words of nibbles in a row's block
 #define PREFETCH_BYTES 2048 // how far ahead a panel's only tile fetches
+#define PREFETCH_TILES 4    // of a panel, over which fetching the next one is spread
 
 #define PASTE_AGAIN(name, suffix) name##_##suffix
 #define PASTE(name, suffix) PASTE_AGAIN(name, suffix)
@@ -239,10 +240,13 @@ LANES_FN void run_tile(enum weight_type type, int rows, const struct int8_tile *
     }
     const uint8_t *data = tile->panel;
     struct int8_fetch next = tile->next, ahead = tile->ahead;
+    const bool fetches = next.at < next.end || ahead.at < ahead.end;
     for (int32_t block = 0; block < job->weight->d_in / PANEL_BLOCK_VALUES; block++) {
         ivec sums[INT8_ROWS * VECS];
-        fetch_on(&next);
-        fetch_on(&ahead);
+        if (fetches) {
+            fetch_on(&next);
+            fetch_on(&ahead);
+        }
         if (type == WEIGHT_Q8_0)
             byte_block(rows, tile, block, data + panel_scale_bytes(type), sums);
         else
@@ -297,9 +301,9 @@ static int8_tile_fn *const *tile_table(enum weight_type type)
     return type == WEIGHT_Q8_0 ? tiles_Q8_0 : type == WEIGHT_Q4_1 ? tiles_Q4_1 : tiles_Q4_0;
 }
 
-// All rows [low, high) by one panel, in tiles of nearly equal height. Each fetches its part of the
-// weights that come next, so that many rows ask memory for no more at once than it gives, and what
-// walk has, up to the panel's share.
+// All rows [low, high) by one panel, in tiles of nearly equal height. The first ones fetch the
+// weights that come next, a part each, so that memory is not asked for more at once than it gives,
+// and what walk has, up to the panel's share. The others need not look.
 static void run_panel(const struct matmul_job *job, int32_t panel, int32_t low, int32_t high,
                       struct ahead_walk *walk)
 {
@@ -307,13 +311,14 @@ static void run_panel(const struct matmul_job *job, int32_t panel, int32_t low, 
     const size_t block_bytes = panel_block_bytes(job->weight->type);
     const size_t bytes = (size_t)(job->weight->d_in / PANEL_BLOCK_VALUES) * block_bytes;
     const int32_t tile_count = (high - low + INT8_ROWS - 1) / INT8_ROWS;
+    const int32_t fetching = tile_count < PREFETCH_TILES ? tile_count : PREFETCH_TILES;
     struct int8_tile tile = {.job = job,
                              .panel = panel_data(job->weight, panel),
                              .row = low,
                              .column = panel * WEIGHT_PANEL_ROWS};
     // May go on past the last panel: a hint may.
     tile.next.end = tile.panel + (tile_count == 1 ? PREFETCH_BYTES : bytes);
-    tile.next.step = (block_bytes / (size_t)tile_count + 63) / 64 * 64;
+    tile.next.step = (block_bytes / (size_t)fetching + 63) / 64 * 64;
     tile.ahead.step = block_bytes;
     const uint8_t *last = tile.next.end + bytes;
     size_t share = walk != NULL ? job->ahead_each : 0;
