@@ -72,11 +72,53 @@ static size_t walk_on(struct ahead_walk *walk, size_t bytes, struct int8_tile *t
     return taken;
 }
 
-// Values before the block of the tile's row r.
-LANES_FN size_t values_before(const struct int8_tile *tile, int r, int32_t block)
+#define ROW_GROUP 3 // rows behind one pointer: strides of 0, 1 and 2 are addressing modes
+#define ROW_GROUPS ((INT8_ROWS + ROW_GROUP - 1) / ROW_GROUP)
+
+// Where a tile's rows are in the block at hand: what moves on from block to block.
+struct int8_rows {
+    size_t d_in, blocks; // strides from row to row
+    const int8_t *narrow[ROW_GROUPS];
+    const int16_t *wide[ROW_GROUPS];
+    const float *scales[ROW_GROUPS], *offsets[ROW_GROUPS];
+    const int32_t *sums[ROW_GROUPS];
+};
+
+LANES_FN struct int8_rows first_block(enum weight_type type, int rows, const struct int8_tile *tile)
 {
-    return (size_t)(tile->row + r) * (size_t)tile->job->quant->d_in +
-           (size_t)block * PANEL_BLOCK_VALUES;
+    const struct row_quant *quant = tile->job->quant;
+    struct int8_rows at = {.d_in = (size_t)quant->d_in,
+                           .blocks = (size_t)quant->d_in / PANEL_BLOCK_VALUES};
+    LANES_UNROLL(3)
+    for (int g = 0; g < ROW_GROUPS; g++) {
+        const size_t row = (size_t)(tile->row + (g * ROW_GROUP < rows ? g * ROW_GROUP : 0));
+        if (type == WEIGHT_Q8_0) {
+            at.wide[g] = quant->wide.q + row * at.d_in;
+            at.scales[g] = quant->wide.scales + row * at.blocks;
+            continue;
+        }
+        at.narrow[g] = quant->narrow.q + row * at.d_in;
+        at.scales[g] = quant->narrow.scales + row * at.blocks;
+        at.offsets[g] = quant->narrow.offsets + row * at.blocks;
+        at.sums[g] = quant->narrow.sums + row * at.blocks;
+    }
+    return at;
+}
+
+LANES_FN void next_block(enum weight_type type, struct int8_rows *at)
+{
+    LANES_UNROLL(3)
+    for (int g = 0; g < ROW_GROUPS; g++) {
+        at->scales[g]++;
+        if (type == WEIGHT_Q8_0)
+            at->wide[g] += PANEL_BLOCK_VALUES;
+        else
+            at->narrow[g] += PANEL_BLOCK_VALUES;
+        if (type == WEIGHT_Q4_1)
+            at->offsets[g]++;
+        if (type == WEIGHT_Q4_0)
+            at->sums[g]++;
+    }
 }
 
 LANES_FN ivec word_at(const void *from)
@@ -87,14 +129,9 @@ LANES_FN ivec word_at(const void *from)
 }
 
 // The block's products of all rows: sums [rows][VECS], exact.
-LANES_FN void nibble_block(int rows, const struct int8_tile *tile, int32_t block,
-                           const uint8_t *quants, ivec *sums)
+LANES_FN void nibble_block(int rows, const struct int8_rows *at, const uint8_t *quants, ivec *sums)
 {
     const ivec mask = ivec_set1(0x0f0f0f0f);
-    const int8_t *x[INT8_ROWS];
-    LANES_UNROLL(8)
-    for (int r = 0; r < rows; r++)
-        x[r] = tile->job->quant->narrow.q + values_before(tile, r, block);
     LANES_UNROLL(32)
     for (int i = 0; i < rows * VECS; i++)
         sums[i] = ivec_set1(0);
@@ -109,7 +146,8 @@ LANES_FN void nibble_block(int rows, const struct int8_tile *tile, int32_t block
         }
         LANES_UNROLL(8)
         for (int r = 0; r < rows; r++) {
-            ivec even = word_at(x[r] + 8 * unit), odd = word_at(x[r] + 8 * unit + 4);
+            const int8_t *x = at->narrow[r / ROW_GROUP] + (size_t)(r % ROW_GROUP) * at->d_in;
+            ivec even = word_at(x + 8 * unit), odd = word_at(x + 8 * unit + 4);
             LANES_UNROLL(2)
             for (int v = 0; v < VECS; v++) {
                 sums[r * VECS + v] = dot_nibbles(sums[r * VECS + v], low[v], even);
@@ -122,13 +160,8 @@ LANES_FN void nibble_block(int rows, const struct int8_tile *tile, int32_t block
         sums[i] = dot_nibbles_end(sums[i]);
 }
 
-LANES_FN void byte_block(int rows, const struct int8_tile *tile, int32_t block,
-                         const uint8_t *quants, ivec *sums)
+LANES_FN void byte_block(int rows, const struct int8_rows *at, const uint8_t *quants, ivec *sums)
 {
-    const int16_t *x[INT8_ROWS];
-    LANES_UNROLL(8)
-    for (int r = 0; r < rows; r++)
-        x[r] = tile->job->quant->wide.q + values_before(tile, r, block);
     LANES_UNROLL(32)
     for (int i = 0; i < rows * VECS; i++)
         sums[i] = ivec_set1(0);
@@ -143,7 +176,8 @@ LANES_FN void byte_block(int rows, const struct int8_tile *tile, int32_t block,
         }
         LANES_UNROLL(8)
         for (int r = 0; r < rows; r++) {
-            ivec low = word_at(x[r] + 4 * w), high = word_at(x[r] + 4 * w + 2);
+            const int16_t *x = at->wide[r / ROW_GROUP] + (size_t)(r % ROW_GROUP) * at->d_in;
+            ivec low = word_at(x + 4 * w), high = word_at(x + 4 * w + 2);
             LANES_UNROLL(2)
             for (int v = 0; v < VECS; v++) {
                 sums[r * VECS + v] = dot_pairs(sums[r * VECS + v], even[v], low);
@@ -155,11 +189,9 @@ LANES_FN void byte_block(int rows, const struct int8_tile *tile, int32_t block,
 
 // What the chains of a tile's rows gain from one block: d * scale * sum, and m * scale * sum(q)
 // for types with a minimum.
-LANES_FN void finish_block(enum weight_type type, int rows, const struct int8_tile *tile,
-                           int32_t block, const uint8_t *scales, const ivec *sums, vec *acc)
+LANES_FN void finish_block(enum weight_type type, int rows, const struct int8_rows *at,
+                           const uint8_t *scales, const ivec *sums, vec *acc)
 {
-    const struct row_quant *quant = tile->job->quant;
-    const size_t blocks = (size_t)quant->d_in / PANEL_BLOCK_VALUES;
     vec d[VECS], m[VECS];
     LANES_UNROLL(2)
     for (int v = 0; v < VECS; v++) {
@@ -169,17 +201,18 @@ LANES_FN void finish_block(enum weight_type type, int rows, const struct int8_ti
     }
     LANES_UNROLL(8)
     for (int r = 0; r < rows; r++) {
-        const size_t at = (size_t)(tile->row + r) * blocks + (size_t)block;
-        const float scale = type == WEIGHT_Q8_0 ? quant->wide.scales[at] : quant->narrow.scales[at];
+        const int g = r / ROW_GROUP;
+        const size_t of_row = (size_t)(r % ROW_GROUP) * at->blocks;
+        const float scale = at->scales[g][of_row];
         LANES_UNROLL(2)
         for (int v = 0; v < VECS; v++) {
             vec *to = &acc[r * VECS + v];
             ivec dot = sums[r * VECS + v];
             if (type == WEIGHT_Q4_0)
-                dot = ivec_sub(dot, ivec_set1(8 * quant->narrow.sums[at]));
+                dot = ivec_sub(dot, ivec_set1(8 * at->sums[g][of_row]));
             *to = vec_fma(vec_from_int(dot), vec_mul(d[v], vec_set1(scale)), *to);
             if (type == WEIGHT_Q4_1)
-                *to = vec_fma(m[v], vec_set1(quant->narrow.offsets[at]), *to);
+                *to = vec_fma(m[v], vec_set1(at->offsets[g][of_row]), *to);
         }
     }
 }
@@ -239,19 +272,21 @@ LANES_FN void run_tile(enum weight_type type, int rows, const struct int8_tile *
                            : vec_zero();
     }
     const uint8_t *data = tile->panel;
+    struct int8_rows at = first_block(type, rows, tile);
     struct int8_fetch next = tile->next, ahead = tile->ahead;
     const bool fetches = next.at < next.end || ahead.at < ahead.end;
-    for (int32_t block = 0; block < job->weight->d_in / PANEL_BLOCK_VALUES; block++) {
+    for (size_t left = at.blocks; left > 0; left--) {
         ivec sums[INT8_ROWS * VECS];
         if (fetches) {
             fetch_on(&next);
             fetch_on(&ahead);
         }
         if (type == WEIGHT_Q8_0)
-            byte_block(rows, tile, block, data + panel_scale_bytes(type), sums);
+            byte_block(rows, &at, data + panel_scale_bytes(type), sums);
         else
-            nibble_block(rows, tile, block, data + panel_scale_bytes(type), sums);
-        finish_block(type, rows, tile, block, data, sums, acc);
+            nibble_block(rows, &at, data + panel_scale_bytes(type), sums);
+        finish_block(type, rows, &at, data, sums, acc);
+        next_block(type, &at);
         data += panel_block_bytes(type);
     }
     if (type != WEIGHT_Q8_0)

@@ -11,7 +11,7 @@
 
 #define ROWS_EACH 4 // rows of one pool task
 // Fewer values are done before another thread has begun.
-#define SHARED_VALUES_MIN 16384
+#define SHARED_VALUES_MIN 8192
 
 static size_t aligned(size_t bytes)
 {
