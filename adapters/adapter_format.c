@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // sora_adapter: a parsed file, packed for the kernels in one allocation. Immutable once made; any
 // thread may read it, its creator destroys it.
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +11,7 @@
 #include "base/arena.h"
 #include "base/assert.h"
 #include "base/file.h"
+#include "base/half.h"
 #include "base/pages.h"
 #include "base/sha256.h"
 #include "sora/adapter.h"
@@ -21,6 +23,9 @@ struct sora_adapter {
     struct sora_lora lora;
     void *packed; // modules table, then a and bt of each module
     struct sora_adapter_module *modules;
+    struct widths {
+        int32_t d_in, d_out;
+    } * widths; // of each of modules
     char *config_json, *base_json, *training_json;
 };
 
@@ -78,6 +83,7 @@ static void describe_pair(const struct adapter_pair *pair, int32_t slot,
                           struct sora_adapter *adapter)
 {
     struct sora_adapter_info *info = &adapter->info;
+    adapter->widths[info->module_count] = (struct widths){pair->d_in, pair->d_out};
     struct sora_adapter_module *module = &adapter->modules[info->module_count++];
     module->layer = slot / SORA_PROJ_COUNT;
     module->proj = (enum sora_proj)(slot % SORA_PROJ_COUNT);
@@ -97,7 +103,8 @@ static sora_status pack(const struct adapter_plan *plan, struct sora_adapter *ad
     adapter->info.packed_bytes = packed_bytes(plan);
     adapter->packed = pages_map(adapter->info.packed_bytes + PACK_ALIGNMENT);
     adapter->modules = calloc((size_t)plan->pair_count + 1, sizeof *adapter->modules);
-    if (!adapter->packed || !adapter->modules)
+    adapter->widths = calloc((size_t)plan->pair_count + 1, sizeof *adapter->widths);
+    if (!adapter->packed || !adapter->modules || !adapter->widths)
         return sora_fail(err, SORA_NO_MEMORY, "no memory for an adapter of %zu bytes",
                          adapter->info.packed_bytes);
     struct sora_lora_module *table = adapter->packed;
@@ -112,6 +119,82 @@ static sora_status pack(const struct adapter_plan *plan, struct sora_adapter *ad
     ASSERT(adapter->info.module_count == plan->pair_count);
     adapter->info.rank_mean = slot_count ? adapter->info.rank_mean / slot_count : 0.0;
     adapter->lora.layer_count = plan->layer_count;
+    adapter->lora.modules = table;
+    return SORA_OK;
+}
+
+static float value_at(enum sora_dtype dtype, const void *values, size_t i)
+{
+    if (dtype == SORA_F32)
+        return ((const float *)values)[i];
+    const uint16_t half = ((const uint16_t *)values)[i];
+    return dtype == SORA_F16 ? half_from_f16(half) : half_from_bf16(half);
+}
+
+// A row of values to 8 bits; returns its scale.
+static float round_row(enum sora_dtype dtype, const void *values, size_t first, size_t count,
+                       int8_t *to)
+{
+    float largest = 0.0f;
+    for (size_t i = 0; i < count; i++)
+        largest = fmaxf(largest, fabsf(value_at(dtype, values, first + i)));
+    const float scale = largest / 127.0f;
+    const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+    if (!isfinite(inverse)) { // so near zero that it counts as zero
+        memset(to, 0, count);
+        return 0.0f;
+    }
+    for (size_t i = 0; i < count; i++) {
+        const float q = rintf(value_at(dtype, values, first + i) * inverse);
+        to[i] = (int8_t)fmaxf(-127.0f, fminf(127.0f, q));
+    }
+    return scale;
+}
+
+static void round_module(const struct sora_lora_module *from, const struct widths *widths,
+                         struct sora_lora_module *to, uint8_t **next)
+{
+    const size_t rank = (size_t)from->rank;
+    const size_t d_in = (size_t)widths->d_in, d_out = (size_t)widths->d_out;
+    int8_t *a = (int8_t *)*next, *bt = a + aligned(rank * d_in);
+    float *scales = (float *)(void *)(bt + aligned(rank * d_out));
+    for (size_t r = 0; r < rank; r++)
+        scales[r] = round_row(from->dtype, from->a, r * d_in, d_in, a + r * d_in) *
+                    round_row(from->dtype, from->bt, r * d_out, d_out, bt + r * d_out);
+    *to = (struct sora_lora_module){.rank = from->rank,
+                                    .scale = from->scale,
+                                    .dtype = SORA_I8,
+                                    .a = a,
+                                    .bt = bt,
+                                    .scales = scales};
+    *next = (uint8_t *)scales + aligned(rank * sizeof(float));
+}
+
+sora_status sora_adapter_pack_int8(sora_adapter *adapter, struct sora_error *err)
+{
+    const size_t slot_count = (size_t)adapter->info.layer_count * SORA_PROJ_COUNT;
+    const size_t table_bytes = aligned(slot_count * sizeof(struct sora_lora_module));
+    size_t bytes = table_bytes;
+    for (int32_t i = 0; i < adapter->info.module_count; i++) {
+        const size_t rank = (size_t)adapter->modules[i].rank;
+        bytes += aligned(rank * (size_t)adapter->widths[i].d_in) +
+                 aligned(rank * (size_t)adapter->widths[i].d_out) + aligned(rank * sizeof(float));
+    }
+    uint8_t *packed = pages_map(bytes + PACK_ALIGNMENT);
+    if (!packed)
+        return sora_fail(err, SORA_NO_MEMORY, "no memory for an adapter of %zu bytes", bytes);
+    struct sora_lora_module *table = (struct sora_lora_module *)(void *)packed;
+    uint8_t *next = packed + table_bytes;
+    for (int32_t i = 0; i < adapter->info.module_count; i++) {
+        const struct sora_adapter_module *module = &adapter->modules[i];
+        const int32_t slot = module->layer * SORA_PROJ_COUNT + (int32_t)module->proj;
+        ASSERT(adapter->lora.modules[slot].dtype != SORA_I8);
+        round_module(&adapter->lora.modules[slot], &adapter->widths[i], &table[slot], &next);
+    }
+    ASSERT(next == packed + bytes);
+    pages_unmap(adapter->packed, adapter->info.packed_bytes + PACK_ALIGNMENT);
+    adapter->packed = packed;
+    adapter->info.packed_bytes = bytes;
     adapter->lora.modules = table;
     return SORA_OK;
 }
@@ -142,8 +225,18 @@ static sora_status build(const struct adapter_plan *plan, struct sora_adapter *a
     return SORA_OK;
 }
 
+// What a tensor of a file takes when it is packed in int8: a byte for each value and, with A, a
+// scale for each rank.
+static size_t tensor_bytes_int8(const struct safetensors_tensor *tensor)
+{
+    const bool is_a = strstr(tensor->name, ".lora_A.") != NULL;
+    const size_t rank = (size_t)tensor->shape[is_a ? 0 : 1];
+    const size_t width = (size_t)tensor->shape[is_a ? 1 : 0];
+    return aligned(rank * width) + (is_a ? aligned(rank * sizeof(float)) : 0);
+}
+
 sora_status adapter_measure(const void *bytes, size_t byte_count, const struct sora_base *base,
-                            size_t *packed, struct sora_error *err)
+                            bool int8, size_t *packed, struct sora_error *err)
 {
     struct safetensors *file = NULL;
     sora_status status = safetensors_parse(bytes, byte_count, &file, err);
@@ -152,8 +245,10 @@ sora_status adapter_measure(const void *bytes, size_t byte_count, const struct s
     // Every tensor of a good file is packed, each by itself.
     *packed =
         aligned((size_t)base->layer_count * SORA_PROJ_COUNT * sizeof(struct sora_lora_module));
-    for (int32_t i = 0; i < safetensors_count(file); i++)
-        *packed += aligned(safetensors_at(file, i)->bytes);
+    for (int32_t i = 0; i < safetensors_count(file); i++) {
+        const struct safetensors_tensor *tensor = safetensors_at(file, i);
+        *packed += int8 && tensor->rank == 2 ? tensor_bytes_int8(tensor) : aligned(tensor->bytes);
+    }
     safetensors_destroy(file);
     return SORA_OK;
 }
@@ -232,6 +327,7 @@ void sora_adapter_destroy(sora_adapter *adapter)
         return;
     pages_unmap(adapter->packed, adapter->info.packed_bytes + PACK_ALIGNMENT);
     free(adapter->modules);
+    free(adapter->widths);
     free(adapter->config_json);
     free(adapter->base_json);
     free(adapter->training_json);

@@ -92,7 +92,8 @@ static sora_status measure(sora_registry *registry, struct registry_blob *blob,
         return SORA_OK;
     sora_status status = sora_store_map(registry->store, blob->digest, &bytes, &byte_count, err);
     if (status == SORA_OK)
-        status = adapter_measure(bytes, byte_count, &registry->base, &packed_bytes, err);
+        status = adapter_measure(bytes, byte_count, &registry->base, registry->options.int8,
+                                 &packed_bytes, err);
     if (status == SORA_OK) {
         registry_lock(registry);
         registry_memory_measured(&registry->table.memory, blob, packed_bytes);
@@ -109,8 +110,8 @@ static sora_status prepare(sora_registry *registry, const struct source *from,
                            struct registry_resident **resident, struct sora_error *err)
 {
     size_t packed_bytes = 0;
-    sora_status status =
-        adapter_measure(from->bytes, from->byte_count, &registry->base, &packed_bytes, err);
+    sora_status status = adapter_measure(from->bytes, from->byte_count, &registry->base,
+                                         registry->options.int8, &packed_bytes, err);
     if (status != SORA_OK)
         return status;
     size_t bytes_max = registry->options.bytes_max;

@@ -27,7 +27,10 @@ sora_status registry_parse(const sora_registry *registry, const void *bytes, siz
         return sora_fail(err, SORA_NO_MEMORY, "no memory to load an adapter");
     sora_status status =
         adapter_parse_known(bytes, byte_count, &registry->base, digest, &resident->adapter, err);
+    if (status == SORA_OK && registry->options.int8)
+        status = sora_adapter_pack_int8(resident->adapter, err);
     if (status != SORA_OK) {
+        sora_adapter_destroy(resident->adapter);
         free(resident);
         return status;
     }
@@ -226,7 +229,8 @@ static sora_status map_file(sora_registry *registry, const struct registry_blob 
     if (status == SORA_NOT_FOUND)
         status = map_between_changes(registry, blob, file, err);
     if (status == SORA_OK)
-        status = adapter_measure(file->bytes, file->byte_count, &registry->base, packed_bytes, err);
+        status = adapter_measure(file->bytes, file->byte_count, &registry->base,
+                                 registry->options.int8, packed_bytes, err);
     return status;
 }
 

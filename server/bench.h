@@ -101,11 +101,12 @@ SORA_CHECKED sora_status bench_run(const sora_model *model, const struct bench_p
                                    bench_progress_fn *progress, void *context,
                                    struct bench_result *result, struct sora_error *err);
 
-// Made adapters.
+// Made adapters; int8: packed as those of an engine that computes in int8.
 struct bench_adapters;
 SORA_CHECKED sora_status bench_adapters_create(const struct sora_base *base,
                                                const struct bench_ranks *ranks, int32_t count,
-                                               uint64_t seed, struct bench_adapters **adapters,
+                                               bool int8, uint64_t seed,
+                                               struct bench_adapters **adapters,
                                                struct sora_error *err);
 void bench_adapters_destroy(struct bench_adapters *adapters); // accepts NULL
 const struct sora_lora *bench_adapters_get(const struct bench_adapters *adapters, int32_t index);

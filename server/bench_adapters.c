@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Adapters made for the benchmark, packed in bf16 as the registry packs real ones, each with memory
-// of its own. Ragged ranks are drawn as SoRA leaves them: an adapter keeps a share of its ranks,
-// more of them in upper layers.
+// Adapters made for the benchmark, packed as the registry packs real ones (in 8 bits, or as a file
+// of bf16 is), each with memory of its own. Ragged ranks are drawn as SoRA leaves them: an adapter
+// keeps a share of its ranks, more of them in upper layers.
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/pages.h"
 #include "base/rng.h"
@@ -13,8 +14,9 @@ struct bench_adapters {
     struct made {
         struct sora_lora lora;
         struct sora_lora_module *modules;
-        uint16_t *values;
+        uint8_t *values;
         size_t value_bytes;
+        float *scales; // of all ranks, in int8
         int64_t parameters;
     } * made;
 };
@@ -31,19 +33,30 @@ static int32_t draw_rank(const struct bench_ranks *ranks, struct rng *rng, doubl
     return rank;
 }
 
-// Elements up to the next cache line.
-static size_t to_line(size_t count)
+static size_t to_line(size_t bytes)
 {
-    return (count + 31) / 32 * 32;
+    return (bytes + 63) / 64 * 64;
+}
+
+// In int8 anything; in bf16 signs and mantissas at random, about 2^-6: small enough to leave the
+// model's numbers tame. So do the scales of int8.
+static void fill_values(struct made *made, bool int8, struct rng *rng)
+{
+    for (size_t i = 0; i < made->value_bytes / sizeof(uint16_t); i++) {
+        const uint16_t bits = (uint16_t)rng_u64(rng);
+        const uint16_t half = int8 ? bits : (uint16_t)(0x3c80u | (bits & 0x807fu));
+        memcpy(made->values + i * sizeof half, &half, sizeof half);
+    }
 }
 
 static sora_status make_one(const struct sora_base *base, const struct bench_ranks *ranks,
-                            struct rng *rng, struct made *made, struct sora_error *err)
+                            bool int8, struct rng *rng, struct made *made, struct sora_error *err)
 {
+    const size_t item = int8 ? sizeof(int8_t) : sizeof(uint16_t);
     static const double keeps[] = {0.15, 0.3, 0.45, 0.6, 0.8};
     const double keep = keeps[rng_below(rng, 5)];
     const int32_t module_count = base->layer_count * SORA_PROJ_COUNT;
-    size_t total = 0;
+    size_t total = 0, rank_sum = 0;
     made->modules = calloc((size_t)module_count, sizeof *made->modules);
     if (made->modules == NULL)
         return sora_fail(err, SORA_NO_MEMORY, "no memory for a made adapter");
@@ -53,36 +66,41 @@ static sora_status make_one(const struct sora_base *base, const struct bench_ran
             base->d_in[proj] < base->d_out[proj] ? base->d_in[proj] : base->d_out[proj];
         int32_t rank = draw_rank(ranks, rng, keep, i / SORA_PROJ_COUNT, base->layer_count);
         rank = rank < narrow ? rank : narrow;
-        made->modules[i] =
-            (struct sora_lora_module){.rank = rank, .scale = 2.0f, .dtype = SORA_BF16};
-        total += to_line((size_t)rank * (size_t)base->d_in[proj]) +
-                 to_line((size_t)rank * (size_t)base->d_out[proj]);
+        made->modules[i] = (struct sora_lora_module){
+            .rank = rank, .scale = 2.0f, .dtype = int8 ? SORA_I8 : SORA_BF16};
+        total += to_line((size_t)rank * (size_t)base->d_in[proj] * item) +
+                 to_line((size_t)rank * (size_t)base->d_out[proj] * item);
+        rank_sum += (size_t)rank;
         made->parameters += (int64_t)rank * (base->d_in[proj] + base->d_out[proj]);
     }
-    made->value_bytes = (total + 32) * sizeof *made->values;
+    made->value_bytes = total + 64;
     made->values = pages_map(made->value_bytes);
-    if (made->values == NULL)
-        return sora_fail(err, SORA_NO_MEMORY, "no memory for %zu values of a made adapter", total);
-    // Signs and mantissas at random, about 2^-6: small enough to leave the model's numbers tame.
-    for (size_t i = 0; i < total; i++)
-        made->values[i] = (uint16_t)(0x3c80u | (rng_u64(rng) & 0x807fu));
-    uint16_t *next = made->values;
+    made->scales = calloc(rank_sum + 1, sizeof *made->scales);
+    if (made->values == NULL || made->scales == NULL)
+        return sora_fail(err, SORA_NO_MEMORY, "no memory for %zu bytes of a made adapter", total);
+    fill_values(made, int8, rng);
+    for (size_t i = 0; i < rank_sum; i++)
+        made->scales[i] = 1.5e-8f;
+    uint8_t *next = made->values;
+    const float *scales = made->scales;
     for (int32_t i = 0; i < module_count; i++) {
         struct sora_lora_module *module = &made->modules[i];
         if (module->rank == 0)
             continue;
         module->a = next;
-        next += to_line((size_t)module->rank * (size_t)base->d_in[i % SORA_PROJ_COUNT]);
+        next += to_line((size_t)module->rank * (size_t)base->d_in[i % SORA_PROJ_COUNT] * item);
         module->bt = next;
-        next += to_line((size_t)module->rank * (size_t)base->d_out[i % SORA_PROJ_COUNT]);
+        next += to_line((size_t)module->rank * (size_t)base->d_out[i % SORA_PROJ_COUNT] * item);
+        module->scales = int8 ? scales : NULL;
+        scales += module->rank;
     }
     made->lora = (struct sora_lora){base->layer_count, made->modules};
     return SORA_OK;
 }
 
 sora_status bench_adapters_create(const struct sora_base *base, const struct bench_ranks *ranks,
-                                  int32_t count, uint64_t seed, struct bench_adapters **adapters,
-                                  struct sora_error *err)
+                                  int32_t count, bool int8, uint64_t seed,
+                                  struct bench_adapters **adapters, struct sora_error *err)
 {
     struct rng rng;
     rng_seed(&rng, seed);
@@ -95,7 +113,7 @@ sora_status bench_adapters_create(const struct sora_base *base, const struct ben
     }
     created->count = count;
     for (int32_t i = 0; i < count; i++) {
-        sora_status status = make_one(base, ranks, &rng, &created->made[i], err);
+        sora_status status = make_one(base, ranks, int8, &rng, &created->made[i], err);
         if (status != SORA_OK) {
             bench_adapters_destroy(created);
             return status;
@@ -111,6 +129,7 @@ void bench_adapters_destroy(struct bench_adapters *adapters)
         return;
     for (int32_t i = 0; i < adapters->count; i++) {
         free(adapters->made[i].modules);
+        free(adapters->made[i].scales);
         pages_unmap(adapters->made[i].values, adapters->made[i].value_bytes);
     }
     free(adapters->made);

@@ -66,6 +66,11 @@ static double rate_since(const struct bench *bench, const double *rates, int32_t
     return bench_median(sorted, bench->rate_count - from);
 }
 
+static bool computes_int8(const struct bench *bench)
+{
+    return sora_engine_compute(bench->engine) == SORA_COMPUTE_INT8;
+}
+
 static sora_status feed(struct bench *bench, int32_t seq, int32_t count, struct sora_error *err)
 {
     if (!sora_engine_seq_reserve(bench->engine, seq, count))
@@ -220,7 +225,8 @@ static void choose_adapters(struct bench *bench, const struct bench_ranks *ranks
         }
         loras[i] = bench_adapters_get(adapters, index);
         if (!used[index]) {
-            mixed->adapter_bytes += 2.0 * (double)bench_adapters_parameters(adapters, index);
+            mixed->adapter_bytes += (computes_int8(bench) ? 1.0 : 2.0) *
+                                    (double)bench_adapters_parameters(adapters, index);
             mixed->adapters++;
         }
         used[index] = true;
@@ -275,8 +281,8 @@ static sora_status measure_ranks(struct bench *bench, const struct bench_ranks *
         made = most;
     struct bench_adapters *adapters = NULL;
     show(bench, ranks->name);
-    sora_status status =
-        bench_adapters_create(&bench->info->base, ranks, made, bench->plan->seed, &adapters, err);
+    sora_status status = bench_adapters_create(
+        &bench->info->base, ranks, made, computes_int8(bench), bench->plan->seed, &adapters, err);
     for (int32_t i = 0; status == SORA_OK && i < bench->plan->batch_count; i++)
         status = measure_mixed(bench, ranks, adapters, made, bench->plan->batches[i], err);
     bench_adapters_destroy(adapters);
@@ -295,8 +301,9 @@ static sora_status measure_rank_sums(struct bench *bench, struct sora_error *err
         double us[STEPS_MAX];
         const struct sora_lora *loras[SPLIT_BATCH];
         show(bench, "rank sums");
-        sora_status status = bench_adapters_create(&bench->info->base, &ranks, SPLIT_BATCH,
-                                                   bench->plan->seed, &adapters, err);
+        sora_status status =
+            bench_adapters_create(&bench->info->base, &ranks, SPLIT_BATCH, computes_int8(bench),
+                                  bench->plan->seed, &adapters, err);
         if (status == SORA_OK)
             status = open_batch(bench, SPLIT_BATCH, bench->plan->steps + 1, &batch, err);
         if (status != SORA_OK) {

@@ -66,7 +66,7 @@ static void encode_facts(const struct sora_adapter_info *info, struct buf *out)
 }
 
 // Reads and parses the file, and renders what it says.
-static sora_status render_facts(sora_store *store, const char *digest, char **json,
+static sora_status render_facts(sora_store *store, const char *digest, bool int8, char **json,
                                 struct sora_error *err)
 {
     const uint8_t *bytes = NULL;
@@ -77,6 +77,8 @@ static sora_status render_facts(sora_store *store, const char *digest, char **js
     sora_status status = sora_store_map(store, digest, &bytes, &byte_count, err);
     if (status == SORA_OK)
         status = sora_adapter_parse(bytes, byte_count, NULL, &adapter, err);
+    if (status == SORA_OK && int8)
+        status = sora_adapter_pack_int8(adapter, err);
     if (status == SORA_OK) {
         encode_facts(sora_adapter_get_info(adapter), &out);
         status = buf_status(&out, err);
@@ -110,7 +112,7 @@ static sora_status append_facts(struct card_cache *cache, sora_store *store, con
     char *json = NULL;
     if (append_known(cache, digest, out))
         return SORA_OK;
-    sora_status status = render_facts(store, digest, &json, err);
+    sora_status status = render_facts(store, digest, cache->int8, &json, err);
     if (status != SORA_OK)
         return status;
     buf_text(out, json);

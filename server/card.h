@@ -19,6 +19,7 @@ struct card_cache {
     pthread_mutex_t mutex;
     struct card_facts *facts; // [SORA_CARD_CACHE_COUNT], a ring
     int32_t next;
+    bool int8; // how the registry packs; set before the first card
 };
 
 SORA_CHECKED sora_status card_cache_init(struct card_cache *cache, struct sora_error *err);

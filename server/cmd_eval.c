@@ -86,6 +86,8 @@ static sora_status evaluate(const struct eval_args *args, struct sora_error *err
         status = sora_tokenizer_open(args->model, &tokenizer, err);
     if (status == SORA_OK && args->adapter != NULL)
         status = sora_adapter_open(args->adapter, &sora_model_get_info(model)->base, &adapter, err);
+    if (adapter != NULL && sora_compute_for(model, args->options.compute) == SORA_COMPUTE_INT8)
+        status = sora_adapter_pack_int8(adapter, err);
     if (status == SORA_OK)
         status =
             sora_eval_run(model, tokenizer, adapter != NULL ? sora_adapter_get_lora(adapter) : NULL,

@@ -179,7 +179,10 @@ static sora_status open_registry(struct server *server, struct sora_error *err)
     size_t bytes_max = server->config.adapter_bytes;
     if (bytes_max == 0)
         bytes_max = machine_bytes() / SORA_ADAPTER_MEMORY_PART;
+    const bool int8 = sora_compute_for(server->model, server->config.compute) == SORA_COMPUTE_INT8;
+    server->cards.int8 = int8;
     struct sora_registry_memory memory = {.bytes_max = bytes_max,
+                                          .int8 = int8,
                                           .wait_us = SORA_ADAPTER_WAIT_US,
                                           .patience_us = SORA_ADAPTER_PATIENCE_US,
                                           .loaded = count_load,

@@ -54,10 +54,13 @@ sora_status train_compare_run(const struct train_compare_source *source, const c
     file_stem(other, stem, sizeof stem);
     describe(adapter, stem, &compare->other);
     describe(made, "this one", &compare->made);
+    if (sora_compute_for(source->model, SORA_COMPUTE_AUTO) == SORA_COMPUTE_INT8)
+        status = sora_adapter_pack_int8(adapter, err);
     compare->made.has_eval = eval != NULL;
     if (eval != NULL)
         compare->made.eval = *eval;
-    status = evaluate(source, NULL, &compare->base, err);
+    if (status == SORA_OK)
+        status = evaluate(source, NULL, &compare->base, err);
     if (status == SORA_OK)
         status = evaluate(source, sora_adapter_get_lora(adapter), &compare->other, err);
     sora_adapter_destroy(adapter);

@@ -55,6 +55,10 @@ SORA_CHECKED sora_status sora_adapter_parse(const void *bytes, size_t byte_count
 // The same from a path: our file, or whatever sora_adapter_import reads.
 SORA_CHECKED sora_status sora_adapter_open(const char *path, const struct sora_base *base,
                                            sora_adapter **adapter, struct sora_error *err);
+// Packs a and b anew in 8 bits, with one scale for each rank: half of the memory that a step reads,
+// for a rounding of 1/254 of a row's largest value. For engines that compute in int8, where the
+// base's own rounding is larger. Before anyone else uses the adapter.
+SORA_CHECKED sora_status sora_adapter_pack_int8(sora_adapter *adapter, struct sora_error *err);
 void sora_adapter_destroy(sora_adapter *adapter);
 const struct sora_adapter_info *sora_adapter_get_info(const sora_adapter *adapter);
 const struct sora_lora *sora_adapter_get_lora(const sora_adapter *adapter);

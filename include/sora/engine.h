@@ -84,6 +84,8 @@ void sora_engine_destroy(sora_engine *engine);
 
 // What the engine computes in: F32 or INT8.
 enum sora_compute sora_engine_compute(const sora_engine *engine);
+// What AUTO is for this model; others stay.
+enum sora_compute sora_compute_for(const sora_model *model, enum sora_compute asked);
 
 struct sora_kv_stats {
     int32_t blocks_total;

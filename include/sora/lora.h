@@ -20,8 +20,8 @@ enum sora_proj {
     SORA_PROJ_COUNT
 };
 
-// Element types an adapter may be stored and computed in.
-enum sora_dtype { SORA_F32, SORA_F16, SORA_BF16 };
+// Element types an adapter may be stored and computed in; I8 is for computing alone.
+enum sora_dtype { SORA_F32, SORA_F16, SORA_BF16, SORA_I8 };
 
 // One module: y += scale * B (A x). Rank 0: a and bt are NULL and the module costs nothing.
 struct sora_lora_module {
@@ -30,6 +30,8 @@ struct sora_lora_module {
     enum sora_dtype dtype; // of a and bt
     const void *a;         // [rank, d_in], row-major, 64-byte aligned
     const void *bt;        // [rank, d_out]: B transposed, 64-byte aligned
+    // I8: [rank], what the products of row r of a and of bt are multiplied by together; else NULL.
+    const float *scales;
 };
 
 struct sora_lora {

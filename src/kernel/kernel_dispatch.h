@@ -69,8 +69,9 @@ struct lora_shrink {
     int32_t d_in;
     const int32_t *rows;
     int32_t row_count;
-    float scale; // t is multiplied by it
-    float *t;    // [row_count, rank]
+    const float *scales; // I8: [rank], t[r] is multiplied by scales[r] too
+    float scale;         // t is multiplied by it
+    float *t;            // [row_count, rank]
     int32_t rank;
 };
 // Outputs [first, end) of one module for the rows of one group:

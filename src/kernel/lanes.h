@@ -62,6 +62,8 @@ LANES_FN vec vec_load_as(enum sora_dtype dtype, const void *array, size_t index)
 {
     if (dtype == SORA_F32)
         return vec_load((const float *)array + index);
+    if (dtype == SORA_I8)
+        return vec_load_i8((const int8_t *)array + index);
     const uint16_t *halves = (const uint16_t *)array + index;
     return dtype == SORA_F16 ? vec_load_f16(halves) : vec_load_bf16(halves);
 }
@@ -72,6 +74,11 @@ LANES_FN vec vec_load_part_as(enum sora_dtype dtype, const void *array, size_t i
         return vec_load_as(dtype, array, index);
     if (dtype == SORA_F32)
         return vec_load_part((const float *)array + index, count);
+    if (dtype == SORA_I8) {
+        int8_t bytes[VEC_LANES] = {0};
+        memcpy(bytes, (const int8_t *)array + index, (size_t)count);
+        return vec_load_i8(bytes);
+    }
     uint16_t halves[VEC_LANES] = {0};
     memcpy(halves, (const uint16_t *)array + index, (size_t)count * sizeof(uint16_t));
     return vec_load_as(dtype, halves, 0);

@@ -38,6 +38,10 @@ LANES_FN vec vec_load_bf16(const uint16_t *from)
     __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)from));
     return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
 }
+LANES_FN vec vec_load_i8(const int8_t *from)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)from)));
+}
 LANES_FN vec vec_add(vec a, vec b)
 {
     return _mm256_add_ps(a, b);

@@ -34,6 +34,10 @@ LANES_FN vec vec_load_bf16(const uint16_t *from)
     __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from));
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
+LANES_FN vec vec_load_i8(const int8_t *from)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)from)));
+}
 LANES_FN vec vec_mul(vec a, vec b)
 {
     return _mm512_mul_ps(a, b);

@@ -49,6 +49,10 @@ LANES_FN vec vec_load_bf16(const uint16_t *from)
 {
     LANES_EACH(vec, f, half_from_bf16(from[lane]));
 }
+LANES_FN vec vec_load_i8(const int8_t *from)
+{
+    LANES_EACH(vec, f, (float)from[lane]);
+}
 LANES_FN vec vec_add(vec a, vec b)
 {
     LANES_EACH(vec, f, a.f[lane] + b.f[lane]);

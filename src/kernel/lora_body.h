@@ -62,7 +62,9 @@ LANES_FN void shrink_tile(enum sora_dtype dtype, int ranks, int rows,
     LANES_UNROLL(8)
     for (int i = 0; i < ranks * rows; i++) {
         float *t = work->t + (size_t)(row + i % rows) * (size_t)work->rank;
-        t[rank + i / rows] = work->scale * vec_sum(vec_add(acc[2 * i], acc[2 * i + 1]));
+        const float sum = vec_sum(vec_add(acc[2 * i], acc[2 * i + 1]));
+        const float scale = dtype == SORA_I8 ? work->scales[rank + i / rows] : 1.0f;
+        t[rank + i / rows] = work->scale * scale * sum;
     }
 }
 
@@ -93,6 +95,8 @@ void LORA_PASTE(lora_shrink, LORA_SUFFIX)(const struct lora_shrink *work, int32_
         shrink_as(SORA_F32, work, first, end);
     else if (work->dtype == SORA_F16)
         shrink_as(SORA_F16, work, first, end);
+    else if (work->dtype == SORA_I8)
+        shrink_as(SORA_I8, work, first, end);
     else
         shrink_as(SORA_BF16, work, first, end);
 }
@@ -160,6 +164,8 @@ void LORA_PASTE(lora_expand, LORA_SUFFIX)(const struct lora_expand *work, int32_
         expand_as(SORA_F32, work, first, end);
     else if (work->dtype == SORA_F16)
         expand_as(SORA_F16, work, first, end);
+    else if (work->dtype == SORA_I8)
+        expand_as(SORA_I8, work, first, end);
     else
         expand_as(SORA_BF16, work, first, end);
 }

@@ -93,6 +93,7 @@ static void shrink_ranks(const struct lora_work *work, const struct lora_group *
                                      work->d_in,
                                      group->rows,
                                      group->row_count,
+                                     module->scales,
                                      group->scale * module->scale,
                                      t,
                                      rank};
@@ -170,6 +171,8 @@ static double element_at(enum sora_dtype dtype, const void *array, size_t index)
 {
     if (dtype == SORA_F32)
         return ((const float *)array)[index];
+    if (dtype == SORA_I8)
+        return ((const int8_t *)array)[index];
     uint16_t bits = ((const uint16_t *)array)[index];
     return dtype == SORA_F16 ? half_from_f16(bits) : half_from_bf16(bits);
 }
@@ -181,7 +184,7 @@ static void row_ref(const struct sora_lora_module *module, int32_t rank, double 
         double sum = 0;
         for (size_t k = 0; k < d_in; k++)
             sum += element_at(module->dtype, module->a, r * d_in + k) * (double)x[k];
-        t[r] = (float)(scale * sum);
+        t[r] = (float)(scale * sum * (module->scales != NULL ? (double)module->scales[r] : 1.0));
     }
     for (size_t o = 0; o < d_out; o++) {
         double sum = y[o];

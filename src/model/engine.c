@@ -105,17 +105,28 @@ static sora_status count_blocks(const struct sora_engine_options *options,
     return SORA_OK;
 }
 
-// AUTO becomes what this model's weights are best computed in.
-static sora_status choose_compute(const struct sora_model *model, enum sora_compute *compute,
-                                  struct sora_error *err)
+// Projections that int8 has a kernel for.
+static int32_t int8_projections(const struct sora_model *model)
 {
-    int32_t with = 0, all = model->weights.layer_count * SORA_PROJ_COUNT;
-    for (int32_t i = 0; i < all; i++)
+    int32_t with = 0;
+    for (int32_t i = 0; i < model->weights.layer_count * SORA_PROJ_COUNT; i++)
         with += matmul_int8_takes(
             &model->weights.layers[i / SORA_PROJ_COUNT].projections[i % SORA_PROJ_COUNT]);
-    if (*compute == SORA_COMPUTE_AUTO)
-        *compute = with == all ? SORA_COMPUTE_INT8 : SORA_COMPUTE_F32;
-    if (*compute == SORA_COMPUTE_INT8 && with == 0)
+    return with;
+}
+
+enum sora_compute sora_compute_for(const sora_model *model, enum sora_compute asked)
+{
+    if (asked != SORA_COMPUTE_AUTO)
+        return asked;
+    const int32_t all = model->weights.layer_count * SORA_PROJ_COUNT;
+    return int8_projections(model) == all ? SORA_COMPUTE_INT8 : SORA_COMPUTE_F32;
+}
+
+static sora_status check_compute(const struct sora_model *model, enum sora_compute compute,
+                                 struct sora_error *err)
+{
+    if (compute == SORA_COMPUTE_INT8 && int8_projections(model) == 0)
         return sora_fail(err, SORA_MISMATCH,
                          "compute int8 needs weights of type Q4_0, Q4_1 or Q8_0; this model's are "
                          "%s: use f32, or a quantized file of the model",
@@ -131,8 +142,9 @@ sora_status sora_engine_create(const sora_model *model, const struct sora_engine
     const struct sora_base *base = &model->info.base;
     int32_t block_count = 0;
     sora_status status = check_options(options, model->info.context_length, err);
+    chosen.compute = sora_compute_for(model, chosen.compute);
     if (status == SORA_OK)
-        status = choose_compute(model, &chosen.compute, err);
+        status = check_compute(model, chosen.compute, err);
     if (status == SORA_OK)
         status = count_blocks(options, base, &block_count, err);
     if (status != SORA_OK)

@@ -13,6 +13,7 @@ from harness import (
     check_max_error,
     check_mean_error,
     golden,
+    logprob_errors,
     run_cli,
 )
 
@@ -83,6 +84,27 @@ def test_four_peft_adapters_asked_at_once_answer_as_peft_does(base, tmp_path):
         asked = [pool.submit(check_prompt, base, case, name) for name, case in jobs]
         for done in asked:
             done.result()
+
+
+def test_in_int8_base_and_adapters_stay_near(model_path, tmp_path):
+    """Mean error of log-probabilities; adapters are packed in 8 bits then. llama.cpp's own error on
+    these prompts, without adapters, is 0.097."""
+    cases = {None: golden("smollm2.json")}
+    cases.update({n: golden("adapters", n, "expected.json") for n in ADAPTERS})
+    with Server(model_path, tmp_path / "store", "--compute", "int8") as server:
+        for name in ADAPTERS:
+            out = tmp_path / f"{name}.safetensors"
+            run_cli("import", GOLDEN / "adapters" / name, "--out", out, check=0)
+            server.put(name, out.read_bytes())
+            card = server.http.get(f"/v1/adapters/{name}").json()
+            assert card["packed_bytes"] < 1.5 * card["parameters"]
+        for name, some in cases.items():
+            errors = []
+            for case in some:
+                found, _ = top_logprobs(server, case["tokens"], 40, name)
+                errors += logprob_errors(case["top"], found)
+            assert len(errors) >= 70
+            assert sum(errors) / len(errors) < (0.097 if name else 0.06), name
 
 
 def check_tiny(server, name):

@@ -3,7 +3,9 @@
 #include "adapter_fixture.h"
 
 #include <math.h>
+#include <stdlib.h>
 
+#include "adapters/adapter_load.h"
 #include "base/half.h"
 #include "base/json.h"
 #include "base/safetensors.h"
@@ -214,6 +216,77 @@ static void every_scale_survives_the_way_through_the_file(void **state)
     }
 }
 
+// Element i of a packed array, and what its row's rounding may be off by.
+static float packed_value(enum sora_dtype dtype, const void *values, size_t i)
+{
+    if (dtype == SORA_F32)
+        return ((const float *)values)[i];
+    const uint16_t half = ((const uint16_t *)values)[i];
+    return dtype == SORA_F16 ? half_from_f16(half) : half_from_bf16(half);
+}
+
+// Of row r of `width` values: each times the scale that fits all of them best is near the exact
+// one. Returns that scale.
+static double check_row(enum sora_dtype dtype, const void *exact, const int8_t *rounded, size_t r,
+                        size_t width)
+{
+    double largest = 0.0;
+    int32_t most = 0;
+    for (size_t i = r * width; i < (r + 1) * width; i++) {
+        largest = fmax(largest, fabs((double)packed_value(dtype, exact, i)));
+        most = abs(rounded[i]) > most ? abs(rounded[i]) : most;
+    }
+    const double scale = largest / 127.0;
+    assert_int_equal(most, largest > 0.0 ? 127 : 0);
+    for (size_t i = r * width; i < (r + 1) * width; i++)
+        assert_true(fabs((double)packed_value(dtype, exact, i) - scale * rounded[i]) <=
+                    0.501 * scale);
+    return scale;
+}
+
+static void packed_in_int8_values_are_rounded_by_rank(void **state)
+{
+    (void)state;
+    static const enum sora_dtype dtypes[] = {SORA_F32, SORA_F16, SORA_BF16};
+    struct sora_base base = fixture_smollm();
+    struct sora_error err = {SORA_OK, ""};
+    for (int d = 0; d < 3; d++) {
+        struct fixture_pairs *pairs = fixture_pairs_make(&base, 5);
+        uint8_t *bytes;
+        size_t byte_count, measured, measured_int8;
+        fixture_file_of(&base, pairs, dtypes[d], &bytes, &byte_count);
+        sora_adapter *exact = parse(bytes, byte_count, &base);
+        sora_adapter *rounded = parse(bytes, byte_count, &base);
+        assert_ok(sora_adapter_pack_int8(rounded, &err));
+        const struct sora_adapter_info *info = sora_adapter_get_info(rounded);
+        assert_ok(adapter_measure(bytes, byte_count, &base, false, &measured, &err));
+        assert_ok(adapter_measure(bytes, byte_count, &base, true, &measured_int8, &err));
+        assert_int_equal(measured, sora_adapter_get_info(exact)->packed_bytes);
+        assert_int_equal(measured_int8, info->packed_bytes);
+        assert_string_equal(info->digest, sora_adapter_get_info(exact)->digest);
+        const struct sora_lora *from = sora_adapter_get_lora(exact);
+        const struct sora_lora *to = sora_adapter_get_lora(rounded);
+        assert_int_equal(to->layer_count, from->layer_count);
+        for (int32_t i = 0; i < to->layer_count * SORA_PROJ_COUNT; i++) {
+            const struct sora_lora_module *x = &from->modules[i], *y = &to->modules[i];
+            assert_int_equal(y->rank, x->rank);
+            assert_true(y->scale == x->scale);
+            assert_int_equal((uintptr_t)y->a % 64 + (uintptr_t)y->bt % 64, 0);
+            for (int32_t r = 0; r < x->rank; r++) {
+                const double a = check_row(x->dtype, x->a, y->a, (size_t)r,
+                                           (size_t)base.d_in[i % SORA_PROJ_COUNT]);
+                const double b = check_row(x->dtype, x->bt, y->bt, (size_t)r,
+                                           (size_t)base.d_out[i % SORA_PROJ_COUNT]);
+                assert_true(fabs(y->scales[r] - a * b) <= 1e-6 * a * b);
+            }
+        }
+        sora_adapter_destroy(exact);
+        sora_adapter_destroy(rounded);
+        free(bytes);
+        fixture_pairs_free(pairs);
+    }
+}
+
 static void the_config_in_the_file_is_one_that_peft_takes(void **state)
 {
     (void)state;
@@ -352,6 +425,7 @@ int main(void)
         cmocka_unit_test(packed_memory_follows_the_ranks),
         cmocka_unit_test(the_comparer_sees_one_changed_bit_and_one_changed_scale),
         cmocka_unit_test(every_scale_survives_the_way_through_the_file),
+        cmocka_unit_test(packed_in_int8_values_are_rounded_by_rank),
         cmocka_unit_test(the_config_in_the_file_is_one_that_peft_takes),
         cmocka_unit_test(another_base_is_refused_with_both_values),
         cmocka_unit_test(a_source_that_cannot_be_written_is_refused),

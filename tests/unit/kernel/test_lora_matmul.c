@@ -13,7 +13,7 @@
 #define GROUP_COUNT 6
 
 static const int32_t ranks[ADAPTER_COUNT] = {4, 0, 1, 19, 6};
-static const enum sora_dtype dtypes[ADAPTER_COUNT] = {SORA_F32, SORA_F32, SORA_BF16, SORA_F16,
+static const enum sora_dtype dtypes[ADAPTER_COUNT] = {SORA_F32, SORA_F32, SORA_F16, SORA_I8,
                                                       SORA_BF16};
 
 // Adapters of which only layer 1's up projection is filled, and a batch that uses them.
@@ -38,6 +38,14 @@ static void *random_array(struct rng *rng, enum sora_dtype dtype, size_t count)
     float *values = normals(rng, count);
     if (dtype == SORA_F32)
         return values;
+    if (dtype == SORA_I8) {
+        int8_t *bytes = calloc(count + 1, sizeof *bytes);
+        assert_non_null(bytes);
+        for (size_t i = 0; i < count; i++)
+            bytes[i] = (int8_t)fmaxf(-127.0f, fminf(127.0f, rintf(40.0f * values[i])));
+        free(values);
+        return bytes;
+    }
     uint16_t *halves = calloc(count + 1, sizeof *halves);
     assert_non_null(halves);
     for (size_t i = 0; i < count; i++)
@@ -67,6 +75,12 @@ static void fixture_open(struct fixture *f, int32_t d_in, int32_t d_out)
             module->a = random_array(&rng, dtypes[i], (size_t)(ranks[i] * d_in));
             module->bt = random_array(&rng, dtypes[i], (size_t)(ranks[i] * d_out));
         }
+        if (dtypes[i] == SORA_I8) {
+            float *scales = floats((size_t)ranks[i]);
+            for (int32_t r = 0; r < ranks[i]; r++)
+                scales[r] = (1.0f + 0.1f * (float)r) / 1600.0f;
+            module->scales = scales;
+        }
         f->loras[i] = (struct sora_lora){LAYER_COUNT, f->modules[i]};
     }
     for (int32_t g = 0; g < GROUP_COUNT; g++)
@@ -87,6 +101,7 @@ static void fixture_close(struct fixture *f)
     for (int32_t i = 0; i < ADAPTER_COUNT; i++) {
         free((void *)(uintptr_t)module_of(f, i)->a);
         free((void *)(uintptr_t)module_of(f, i)->bt);
+        free((void *)(uintptr_t)module_of(f, i)->scales);
     }
     free(f->x);
     free(f->expected);
@@ -325,8 +340,8 @@ static void groups_that_share_rows_add_up_in_their_order(void **state)
     run(&f, cpu_isa(), NULL, turned, 2);
     assert_int_not_equal(bits_differ(f.y, composed, count), -1); // the order is what it claims
     struct sora_lora_module modules[LAYER_COUNT * SORA_PROJ_COUNT] = {{.rank = 0}};
-    modules[SORA_PROJ_COUNT + SORA_PROJ_UP] =
-        (struct sora_lora_module){(int32_t)(first + second), 2.0f, SORA_F32, a, bt};
+    modules[SORA_PROJ_COUNT + SORA_PROJ_UP] = (struct sora_lora_module){
+        .rank = (int32_t)(first + second), .scale = 2.0f, .dtype = SORA_F32, .a = a, .bt = bt};
     const struct sora_lora lora = {LAYER_COUNT, modules};
     both[0].lora = &lora;
     run(&f, cpu_isa(), NULL, both, 1);

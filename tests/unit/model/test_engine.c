@@ -462,7 +462,8 @@ static struct toy_adapter concatenate(const struct sora_base *base,
         size_t d_in = (size_t)base->d_in[i % SORA_PROJ_COUNT];
         size_t d_out = (size_t)base->d_out[i % SORA_PROJ_COUNT], filled = 0;
         float *a = next, *bt = next + (size_t)module->rank * d_in;
-        *module = (struct sora_lora_module){module->rank, 1.0f, SORA_F32, a, bt};
+        *module = (struct sora_lora_module){
+            .rank = module->rank, .scale = 1.0f, .dtype = SORA_F32, .a = a, .bt = bt};
         for (int32_t p = 0; p < part_count; p++) {
             const struct sora_lora_module *from = &parts[p].lora->modules[i];
             bool cut = parts[p].rank_max > 0 && parts[p].rank_max < from->rank;

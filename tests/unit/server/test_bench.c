@@ -99,13 +99,13 @@ static void made_adapters_have_the_ranks_asked_for(void **state)
     const struct bench_ranks uniform = {.kind = BENCH_UNIFORM, .rank = 5};
     const struct bench_ranks ragged = {.kind = BENCH_RAGGED, .rank = 16};
     struct bench_adapters *adapters = NULL;
-    assert_int_equal(bench_adapters_create(&base, &uniform, 2, 1, &adapters, NULL), SORA_OK);
+    assert_int_equal(bench_adapters_create(&base, &uniform, 2, false, 1, &adapters, NULL), SORA_OK);
     const int64_t widths = (64 + 64) * 2 + (64 + 32) * 2 + (64 + 128) * 3;
     assert_int_equal(bench_adapters_parameters(adapters, 0), 3 * 5 * widths);
     assert_int_equal(bench_adapters_parameters(adapters, 1), 3 * 5 * widths);
     assert_ptr_not_equal(bench_adapters_get(adapters, 0), bench_adapters_get(adapters, 1));
     bench_adapters_destroy(adapters);
-    assert_int_equal(bench_adapters_create(&base, &ragged, 8, 1, &adapters, NULL), SORA_OK);
+    assert_int_equal(bench_adapters_create(&base, &ragged, 8, true, 1, &adapters, NULL), SORA_OK);
     bool differ = false;
     for (int32_t i = 0; i < 8; i++) {
         int64_t count = bench_adapters_parameters(adapters, i);
