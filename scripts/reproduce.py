@@ -129,7 +129,8 @@ def run_tasks(work, tasks, results):
         row = run_one(work, *item)
         with lock:
             results["tasks"].append(row)
-            results["tasks"].sort(key=lambda r: (r["task"], r["seed"], r["method"]))
+            order = list(METHODS)
+            results["tasks"].sort(key=lambda r: (r["task"], r["seed"], order.index(r["method"])))
             write(results, work.args.out)
 
     # A run has the same result with any number of threads: one each wastes the least.
@@ -322,6 +323,8 @@ def write_markdown(results, path):
         out += [f"| {r['method']} | {r['tokens_per_second']:.0f} | "
                 f"{r['peak_rss_bytes'] / 1e6:,.0f} MB |" for r in results["pace"]]  # fmt: skip
         out.append("")
+    out += ["A run's seconds are those of one thread beside another run; for comparing times there is "
+            "the table of pace.", ""]  # fmt: skip
     answered = claims(results)
     if answered:
         out += ["## Claims", ""]
