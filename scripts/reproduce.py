@@ -323,8 +323,8 @@ def write_markdown(results, path):
         out += [f"| {r['method']} | {r['tokens_per_second']:.0f} | "
                 f"{r['peak_rss_bytes'] / 1e6:,.0f} MB |" for r in results["pace"]]  # fmt: skip
         out.append("")
-    out += ["A run's seconds are those of one thread beside another run; for comparing times there is "
-            "the table of pace.", ""]  # fmt: skip
+    out += ["A run's seconds are those of one thread beside another run; for comparing times "
+            "there is the table of pace.", ""]  # fmt: skip
     answered = claims(results)
     if answered:
         out += ["## Claims", ""]
