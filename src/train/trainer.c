@@ -139,7 +139,7 @@ static sora_status own_gradients(struct trainer *trainer, const struct train_bat
     memset(params->grads, 0, (size_t)count * sizeof(float));
     *outcome =
         (struct trainer_outcome){.tokens = batch->token_count, .scored = batch->scored_count};
-    if (batch->scored_count == 0)
+    if (batch->token_count == 0) // of a group, more processes than examples
         return SORA_OK;
     return train_pass_run(trainer->pass, batch, params->modules, (float)trainer->options.dropout,
                           dropout_seed(trainer), &outcome->cross_entropy, err);
