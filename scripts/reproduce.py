@@ -35,6 +35,7 @@ METHODS = {
     "SoRA r_max=8, 50%": ["--rank", "8", "--alpha", "32", "--target-params", "50%"],
     "SoRA r_max=16, 50%": ["--rank", "16", "--alpha", "64", "--target-params", "50%"],
 }
+SEEDS = 3
 CURVE = "linear:0:5e-3:6"
 PARTS = ("cola", "sst2", "mrpc", "compute", "curve", "e2e", "pace")
 COMMON = ["--batch-tokens", "560", "--lr", "1e-3"]
@@ -239,14 +240,15 @@ def by_method(rows, task):
 
 def compare(plain, pruned):
     """Mean difference of the runs with the same seed and its standard error: over the seeds, and
-    with one seed, or equal ones, that of a share of the dev rows."""
+    with one seed, or equal ones, that of a share of the dev rows, or of a correlation near 0."""
     theirs = {r["seed"]: r for r in plain}
     pairs = [(r, theirs[r["seed"]]) for r in pruned if r["seed"] in theirs]
     differences = [a["quality"] - b["quality"] for a, b in pairs]
     mean, deviation = spread(differences)
     if not deviation > 0:
         share, count = pairs[0][1]["eval"]["accuracy"], pairs[0][1]["eval"]["examples"]
-        return mean, math.sqrt(2 * share * (1 - share) / count), len(pairs)
+        variance = 1 if pairs[0][1].get("metric") == "mcc" else share * (1 - share)
+        return mean, math.sqrt(2 * variance / count), len(pairs)
     return mean, deviation / math.sqrt(len(pairs)), len(pairs)
 
 
@@ -281,10 +283,22 @@ def claims(results):
     return found
 
 
+def missing(results):
+    """What the whole has and these results do not yet."""
+    found = [part for part in ("compute", "curve", "e2e", "pace") if not results[part]]
+    for task in TASKS:
+        seeds = {r["seed"] for r in results["tasks"] if r["task"] == task}
+        if len(seeds) < SEEDS:
+            found.append(f"{task} with {SEEDS - len(seeds)} of {SEEDS} seeds")
+    return found
+
+
 def write_markdown(results, path):
     out = ["# Results", "", "Made by `scripts/reproduce.sh`; the numbers behind it are in "
            f"`{path.with_suffix('.json').name}`. {results['about']} Machines: {machines(results)}.",
            ""]  # fmt: skip
+    if missing(results):
+        out += [f"Not run yet: {', '.join(missing(results))}.", ""]
     for task in TASKS:
         groups = by_method(results["tasks"], task)
         if not groups:
@@ -364,7 +378,7 @@ def parse():
     parser.add_argument("--rows", type=int, default=3000, help="training rows of a run")
     parser.add_argument("--dev-rows", type=int, help="evaluation rows (all)")
     parser.add_argument("--epochs", default="1")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--hours", type=float, default=4, help="no new run starts after that")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time, of one "
                         "thread each; threads of what is timed (all processors)")  # fmt: skip
