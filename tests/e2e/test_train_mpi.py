@@ -10,8 +10,9 @@ import time
 from harness import BINARY
 from test_train_runs import LLAMA, as_json, steps_of, write_data
 
-# As root too (containers), and with more processes than processors.
-MPIRUN = ("mpirun", "--allow-run-as-root", "--oversubscribe", "--mca", "btl", "self,vader,tcp")
+# As root too (containers), without ssh, and with more processes than processors.
+MPIRUN = ("mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none",
+          "--mca", "plm", "isolated", "--mca", "btl", "self,vader,tcp")  # fmt: skip
 COMMON = ("--threads", "1", "--batch-tokens", "70", "--seed", "5", "--lr", "5e-3")
 
 
