@@ -11,7 +11,6 @@
 #include "base/arena.h"
 #include "base/assert.h"
 #include "base/file.h"
-#include "base/half.h"
 #include "base/pages.h"
 #include "base/sha256.h"
 #include "sora/adapter.h"
@@ -23,9 +22,6 @@ struct sora_adapter {
     struct sora_lora lora;
     void *packed; // modules table, then a and bt of each module
     struct sora_adapter_module *modules;
-    struct widths {
-        int32_t d_in, d_out;
-    } * widths; // of each of modules
     char *config_json, *base_json, *training_json;
 };
 
@@ -34,16 +30,28 @@ static size_t aligned(size_t bytes)
     return (bytes + PACK_ALIGNMENT - 1) / PACK_ALIGNMENT * PACK_ALIGNMENT;
 }
 
+static size_t int8_bytes(size_t rank, size_t width)
+{
+    return aligned(rank * width);
+}
+
+static size_t pair_bytes(const struct adapter_pair *pair, bool int8)
+{
+    const size_t rank = (size_t)pair->rank;
+    if (!int8)
+        return aligned(pair->a->bytes) + aligned(pair->b->bytes);
+    return int8_bytes(rank, (size_t)pair->d_in) + int8_bytes(rank, (size_t)pair->d_out) +
+           aligned(rank * sizeof(float));
+}
+
 // Bytes of all tensors are bounded by SORA_ADAPTER_BYTES_MAX, so nothing here can overflow.
-static size_t packed_bytes(const struct adapter_plan *plan)
+static size_t packed_bytes(const struct adapter_plan *plan, bool int8)
 {
     size_t bytes =
         aligned((size_t)plan->layer_count * SORA_PROJ_COUNT * sizeof(struct sora_lora_module));
-    for (int32_t i = 0; i < ADAPTER_MODULE_COUNT_MAX; i++) {
-        const struct adapter_pair *pair = &plan->pairs[i];
-        if (pair->a)
-            bytes += aligned(pair->a->bytes) + aligned(pair->b->bytes);
-    }
+    for (int32_t i = 0; i < ADAPTER_MODULE_COUNT_MAX; i++)
+        if (plan->pairs[i].a)
+            bytes += pair_bytes(&plan->pairs[i], int8);
     return bytes;
 }
 
@@ -79,11 +87,85 @@ static void pack_pair(const struct adapter_pair *pair, struct sora_lora_module *
     *next = bt + aligned(pair->b->bytes);
 }
 
+// Lanes and no calls: loops that compilers turn into vectors, because a request waits for this.
+static float largest_of(const float *values, size_t count)
+{
+    float lanes[8] = {0.0f};
+    size_t i = 0;
+    for (; i + 8 <= count; i += 8)
+        for (int lane = 0; lane < 8; lane++) {
+            const float size = fabsf(values[i + lane]);
+            lanes[lane] = size > lanes[lane] ? size : lanes[lane];
+        }
+    for (; i < count; i++)
+        lanes[0] = fabsf(values[i]) > lanes[0] ? fabsf(values[i]) : lanes[0];
+    for (int lane = 1; lane < 8; lane++)
+        lanes[0] = lanes[lane] > lanes[0] ? lanes[lane] : lanes[0];
+    return lanes[0];
+}
+
+// A row of values to 8 bits; returns its scale.
+static float round_row(const float *values, size_t count, int8_t *to)
+{
+    const float scale = largest_of(values, count) / 127.0f;
+    const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+    if (!isfinite(inverse)) { // so near zero that it counts as zero
+        memset(to, 0, count);
+        return 0.0f;
+    }
+    // At most 127 and its rounding; adding 1.5 * 2^23 rounds to an integer.
+    for (size_t i = 0; i < count; i++)
+        to[i] = (int8_t)(int32_t)((values[i] * inverse + 12582912.0f) - 12582912.0f);
+    return scale;
+}
+
+// room: floats for the larger of A and twice B.
+static sora_status pack_pair_int8(const struct adapter_pair *pair, float *room,
+                                  struct sora_lora_module *module, uint8_t **next,
+                                  struct sora_error *err)
+{
+    const size_t rank = (size_t)pair->rank;
+    const size_t d_in = (size_t)pair->d_in, d_out = (size_t)pair->d_out;
+    int8_t *a = (int8_t *)*next, *bt = a + int8_bytes(rank, d_in);
+    float *scales = (float *)(void *)(bt + int8_bytes(rank, d_out));
+    float *rows = room + rank * d_out;
+    sora_status status = safetensors_to_f32(pair->a, room, err);
+    for (size_t r = 0; status == SORA_OK && r < rank; r++)
+        scales[r] = round_row(room + r * d_in, d_in, a + r * d_in);
+    if (status == SORA_OK)
+        status = safetensors_to_f32(pair->b, room, err);
+    if (status != SORA_OK)
+        return status;
+    transpose((const uint8_t *)room, pair->d_out, pair->rank, sizeof *room, (uint8_t *)rows);
+    for (size_t r = 0; r < rank; r++)
+        scales[r] *= round_row(rows + r * d_out, d_out, bt + r * d_out);
+    *module = (struct sora_lora_module){.rank = pair->rank,
+                                        .scale = pair->scale,
+                                        .dtype = SORA_I8,
+                                        .a = a,
+                                        .bt = bt,
+                                        .scales = scales};
+    *next += pair_bytes(pair, true);
+    return SORA_OK;
+}
+
+// Of all pairs' needs, the largest; NULL: no memory.
+static float *make_room(const struct adapter_plan *plan)
+{
+    size_t most = 1;
+    for (int32_t i = 0; i < ADAPTER_MODULE_COUNT_MAX; i++) {
+        const struct adapter_pair *pair = &plan->pairs[i];
+        const size_t d_in = (size_t)pair->d_in, twice = 2 * (size_t)pair->d_out;
+        const size_t floats = (size_t)pair->rank * (d_in > twice ? d_in : twice);
+        most = pair->a && floats > most ? floats : most;
+    }
+    return calloc(most, sizeof(float));
+}
+
 static void describe_pair(const struct adapter_pair *pair, int32_t slot,
                           struct sora_adapter *adapter)
 {
     struct sora_adapter_info *info = &adapter->info;
-    adapter->widths[info->module_count] = (struct widths){pair->d_in, pair->d_out};
     struct sora_adapter_module *module = &adapter->modules[info->module_count++];
     module->layer = slot / SORA_PROJ_COUNT;
     module->proj = (enum sora_proj)(slot % SORA_PROJ_COUNT);
@@ -96,105 +178,39 @@ static void describe_pair(const struct adapter_pair *pair, int32_t slot,
         info->rank_max = pair->rank;
 }
 
-static sora_status pack(const struct adapter_plan *plan, struct sora_adapter *adapter,
+static sora_status pack(const struct adapter_plan *plan, bool int8, struct sora_adapter *adapter,
                         struct sora_error *err)
 {
     int32_t slot_count = plan->layer_count * SORA_PROJ_COUNT;
-    adapter->info.packed_bytes = packed_bytes(plan);
+    adapter->info.packed_bytes = packed_bytes(plan, int8);
+    adapter->info.int8_bytes = packed_bytes(plan, true);
     adapter->packed = pages_map(adapter->info.packed_bytes + PACK_ALIGNMENT);
     adapter->modules = calloc((size_t)plan->pair_count + 1, sizeof *adapter->modules);
-    adapter->widths = calloc((size_t)plan->pair_count + 1, sizeof *adapter->widths);
-    if (!adapter->packed || !adapter->modules || !adapter->widths)
+    float *room = int8 ? make_room(plan) : NULL;
+    if (!adapter->packed || !adapter->modules || (int8 && !room)) {
+        free(room);
         return sora_fail(err, SORA_NO_MEMORY, "no memory for an adapter of %zu bytes",
                          adapter->info.packed_bytes);
+    }
+    sora_status status = SORA_OK;
     struct sora_lora_module *table = adapter->packed;
     uint8_t *next = (uint8_t *)adapter->packed + aligned((size_t)slot_count * sizeof *table);
-    for (int32_t i = 0; i < slot_count; i++) {
+    for (int32_t i = 0; i < slot_count && status == SORA_OK; i++) {
         if (!plan->pairs[i].a)
             continue;
-        pack_pair(&plan->pairs[i], &table[i], &next);
+        if (int8)
+            status = pack_pair_int8(&plan->pairs[i], room, &table[i], &next, err);
+        else
+            pack_pair(&plan->pairs[i], &table[i], &next);
         describe_pair(&plan->pairs[i], i, adapter);
     }
+    free(room);
+    if (status != SORA_OK)
+        return status;
     ASSERT(next == (uint8_t *)adapter->packed + adapter->info.packed_bytes);
     ASSERT(adapter->info.module_count == plan->pair_count);
     adapter->info.rank_mean = slot_count ? adapter->info.rank_mean / slot_count : 0.0;
     adapter->lora.layer_count = plan->layer_count;
-    adapter->lora.modules = table;
-    return SORA_OK;
-}
-
-static float value_at(enum sora_dtype dtype, const void *values, size_t i)
-{
-    if (dtype == SORA_F32)
-        return ((const float *)values)[i];
-    const uint16_t half = ((const uint16_t *)values)[i];
-    return dtype == SORA_F16 ? half_from_f16(half) : half_from_bf16(half);
-}
-
-// A row of values to 8 bits; returns its scale.
-static float round_row(enum sora_dtype dtype, const void *values, size_t first, size_t count,
-                       int8_t *to)
-{
-    float largest = 0.0f;
-    for (size_t i = 0; i < count; i++)
-        largest = fmaxf(largest, fabsf(value_at(dtype, values, first + i)));
-    const float scale = largest / 127.0f;
-    const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
-    if (!isfinite(inverse)) { // so near zero that it counts as zero
-        memset(to, 0, count);
-        return 0.0f;
-    }
-    for (size_t i = 0; i < count; i++) {
-        const float q = rintf(value_at(dtype, values, first + i) * inverse);
-        to[i] = (int8_t)fmaxf(-127.0f, fminf(127.0f, q));
-    }
-    return scale;
-}
-
-static void round_module(const struct sora_lora_module *from, const struct widths *widths,
-                         struct sora_lora_module *to, uint8_t **next)
-{
-    const size_t rank = (size_t)from->rank;
-    const size_t d_in = (size_t)widths->d_in, d_out = (size_t)widths->d_out;
-    int8_t *a = (int8_t *)*next, *bt = a + aligned(rank * d_in);
-    float *scales = (float *)(void *)(bt + aligned(rank * d_out));
-    for (size_t r = 0; r < rank; r++)
-        scales[r] = round_row(from->dtype, from->a, r * d_in, d_in, a + r * d_in) *
-                    round_row(from->dtype, from->bt, r * d_out, d_out, bt + r * d_out);
-    *to = (struct sora_lora_module){.rank = from->rank,
-                                    .scale = from->scale,
-                                    .dtype = SORA_I8,
-                                    .a = a,
-                                    .bt = bt,
-                                    .scales = scales};
-    *next = (uint8_t *)scales + aligned(rank * sizeof(float));
-}
-
-sora_status sora_adapter_pack_int8(sora_adapter *adapter, struct sora_error *err)
-{
-    const size_t slot_count = (size_t)adapter->info.layer_count * SORA_PROJ_COUNT;
-    const size_t table_bytes = aligned(slot_count * sizeof(struct sora_lora_module));
-    size_t bytes = table_bytes;
-    for (int32_t i = 0; i < adapter->info.module_count; i++) {
-        const size_t rank = (size_t)adapter->modules[i].rank;
-        bytes += aligned(rank * (size_t)adapter->widths[i].d_in) +
-                 aligned(rank * (size_t)adapter->widths[i].d_out) + aligned(rank * sizeof(float));
-    }
-    uint8_t *packed = pages_map(bytes + PACK_ALIGNMENT);
-    if (!packed)
-        return sora_fail(err, SORA_NO_MEMORY, "no memory for an adapter of %zu bytes", bytes);
-    struct sora_lora_module *table = (struct sora_lora_module *)(void *)packed;
-    uint8_t *next = packed + table_bytes;
-    for (int32_t i = 0; i < adapter->info.module_count; i++) {
-        const struct sora_adapter_module *module = &adapter->modules[i];
-        const int32_t slot = module->layer * SORA_PROJ_COUNT + (int32_t)module->proj;
-        ASSERT(adapter->lora.modules[slot].dtype != SORA_I8);
-        round_module(&adapter->lora.modules[slot], &adapter->widths[i], &table[slot], &next);
-    }
-    ASSERT(next == packed + bytes);
-    pages_unmap(adapter->packed, adapter->info.packed_bytes + PACK_ALIGNMENT);
-    adapter->packed = packed;
-    adapter->info.packed_bytes = bytes;
     adapter->lora.modules = table;
     return SORA_OK;
 }
@@ -206,10 +222,10 @@ static bool copy_text(const char *text, char **out)
     return !text || *out;
 }
 
-static sora_status build(const struct adapter_plan *plan, struct sora_adapter *adapter,
+static sora_status build(const struct adapter_plan *plan, bool int8, struct sora_adapter *adapter,
                          struct sora_error *err)
 {
-    sora_status status = pack(plan, adapter, err);
+    sora_status status = pack(plan, int8, adapter, err);
     if (status != SORA_OK)
         return status;
     if (!copy_text(plan->config_json, &adapter->config_json) ||
@@ -232,7 +248,7 @@ static size_t tensor_bytes_int8(const struct safetensors_tensor *tensor)
     const bool is_a = strstr(tensor->name, ".lora_A.") != NULL;
     const size_t rank = (size_t)tensor->shape[is_a ? 0 : 1];
     const size_t width = (size_t)tensor->shape[is_a ? 1 : 0];
-    return aligned(rank * width) + (is_a ? aligned(rank * sizeof(float)) : 0);
+    return int8_bytes(rank, width) + (is_a ? aligned(rank * sizeof(float)) : 0);
 }
 
 sora_status adapter_measure(const void *bytes, size_t byte_count, const struct sora_base *base,
@@ -256,16 +272,24 @@ sora_status adapter_measure(const void *bytes, size_t byte_count, const struct s
 sora_status sora_adapter_parse(const void *bytes, size_t byte_count, const struct sora_base *base,
                                sora_adapter **adapter, struct sora_error *err)
 {
+    return sora_adapter_parse_as(bytes, byte_count, base, false, adapter, err);
+}
+
+sora_status sora_adapter_parse_as(const void *bytes, size_t byte_count,
+                                  const struct sora_base *base, bool int8, sora_adapter **adapter,
+                                  struct sora_error *err)
+{
     char digest[65];
     *adapter = NULL;
     sora_status status = sha256_of(bytes, byte_count, digest, err);
     if (status == SORA_OK)
-        status = adapter_parse_known(bytes, byte_count, base, digest, adapter, err);
+        status = adapter_parse_known(bytes, byte_count, base, digest, int8, adapter, err);
     return status;
 }
 
 sora_status adapter_parse_known(const void *bytes, size_t byte_count, const struct sora_base *base,
-                                const char *digest, sora_adapter **adapter, struct sora_error *err)
+                                const char *digest, bool int8, sora_adapter **adapter,
+                                struct sora_error *err)
 {
     struct adapter_plan plan;
     *adapter = NULL;
@@ -276,7 +300,7 @@ sora_status adapter_parse_known(const void *bytes, size_t byte_count, const stru
     if (!built)
         status = sora_fail(err, SORA_NO_MEMORY, "no memory for an adapter");
     if (status == SORA_OK)
-        status = build(&plan, built, err);
+        status = build(&plan, int8, built, err);
     if (status == SORA_OK) {
         built->info.bytes = byte_count;
         memcpy(built->info.digest, digest, sizeof built->info.digest);
@@ -290,14 +314,14 @@ sora_status adapter_parse_known(const void *bytes, size_t byte_count, const stru
     return SORA_OK;
 }
 
-static sora_status open_foreign(const char *path, const struct sora_base *base,
+static sora_status open_foreign(const char *path, const struct sora_base *base, bool int8,
                                 sora_adapter **adapter, struct sora_error *err)
 {
     uint8_t *bytes = NULL;
     size_t byte_count = 0;
     sora_status status = sora_adapter_import(path, base, &bytes, &byte_count, err);
     if (status == SORA_OK)
-        status = sora_adapter_parse(bytes, byte_count, base, adapter, err);
+        status = sora_adapter_parse_as(bytes, byte_count, base, int8, adapter, err);
     free(bytes);
     return status;
 }
@@ -305,19 +329,25 @@ static sora_status open_foreign(const char *path, const struct sora_base *base,
 sora_status sora_adapter_open(const char *path, const struct sora_base *base,
                               sora_adapter **adapter, struct sora_error *err)
 {
+    return sora_adapter_open_as(path, base, false, adapter, err);
+}
+
+sora_status sora_adapter_open_as(const char *path, const struct sora_base *base, bool int8,
+                                 sora_adapter **adapter, struct sora_error *err)
+{
     struct file_map map = {NULL, 0};
     *adapter = NULL;
     if (file_is_folder(path))
-        return open_foreign(path, base, adapter, err);
+        return open_foreign(path, base, int8, adapter, err);
     sora_status status = file_map_open(path, &map, err);
     if (status != SORA_OK)
         return status;
     bool foreign = sora_adapter_is_gguf(map.data, map.bytes);
     if (!foreign)
-        status = sora_adapter_parse(map.data, map.bytes, base, adapter, err);
+        status = sora_adapter_parse_as(map.data, map.bytes, base, int8, adapter, err);
     file_map_close(&map);
     if (foreign)
-        return open_foreign(path, base, adapter, err);
+        return open_foreign(path, base, int8, adapter, err);
     return status == SORA_OK ? status : sora_fail_within(err, status, "%s", path);
 }
 
@@ -327,7 +357,6 @@ void sora_adapter_destroy(sora_adapter *adapter)
         return;
     pages_unmap(adapter->packed, adapter->info.packed_bytes + PACK_ALIGNMENT);
     free(adapter->modules);
-    free(adapter->widths);
     free(adapter->config_json);
     free(adapter->base_json);
     free(adapter->training_json);

@@ -7,12 +7,12 @@
 
 #include "sora/adapter.h"
 
-// As sora_adapter_parse, of bytes whose digest the caller has computed.
+// As sora_adapter_parse_as, of bytes whose digest the caller has computed.
 SORA_CHECKED sora_status adapter_parse_known(const void *bytes, size_t byte_count,
                                              const struct sora_base *base, const char *digest,
-                                             sora_adapter **adapter, struct sora_error *err);
-// The packed_bytes that parsing a good file for this base will give, and packing it in int8 then if
-// so asked. Reads its header alone.
+                                             bool int8, sora_adapter **adapter,
+                                             struct sora_error *err);
+// The packed_bytes that parsing a good file for this base will give. Reads its header alone.
 SORA_CHECKED sora_status adapter_measure(const void *bytes, size_t byte_count,
                                          const struct sora_base *base, bool int8,
                                          size_t *packed_bytes, struct sora_error *err);

@@ -25,12 +25,9 @@ sora_status registry_parse(const sora_registry *registry, const void *bytes, siz
     struct registry_resident *resident = calloc(1, sizeof *resident);
     if (!resident)
         return sora_fail(err, SORA_NO_MEMORY, "no memory to load an adapter");
-    sora_status status =
-        adapter_parse_known(bytes, byte_count, &registry->base, digest, &resident->adapter, err);
-    if (status == SORA_OK && registry->options.int8)
-        status = sora_adapter_pack_int8(resident->adapter, err);
+    sora_status status = adapter_parse_known(bytes, byte_count, &registry->base, digest,
+                                             registry->options.int8, &resident->adapter, err);
     if (status != SORA_OK) {
-        sora_adapter_destroy(resident->adapter);
         free(resident);
         return status;
     }

@@ -122,7 +122,7 @@ def run_tasks(work, tasks, results):
     """All methods, then the next task, then the next seed, so that a part of it is of use too."""
     seeds = range(1, work.args.seeds + 1)
     done = {(r["seed"], r["task"], r["method"]) for r in results["tasks"]}
-    todo = [(s, t, n) for s in seeds for t in tasks for n, m in enumerate(METHODS)
+    planned = [(s, t, n) for s in seeds for t in tasks for n, m in enumerate(METHODS)
             if (s, t, m) not in done]  # fmt: skip
     lock = threading.Lock()
 
@@ -136,7 +136,7 @@ def run_tasks(work, tasks, results):
 
     # A run has the same result with any number of threads: one each wastes the least.
     with concurrent.futures.ThreadPoolExecutor(work.args.jobs) as pool:
-        runs = [pool.submit(run, item) for item in todo]
+        runs = [pool.submit(run, item) for item in planned]
         for done in concurrent.futures.as_completed(runs):
             if done.exception() is not None:
                 pool.shutdown(wait=True, cancel_futures=True)
@@ -146,7 +146,7 @@ def run_tasks(work, tasks, results):
 def run_compute(work):
     """LoRA with f32 forwards, beside the same runs with int8 ones."""
     rows = []
-    todo = [(task, seed) for seed in (1, 2) for task in ("cola", "sst2")]
+    planned = [(task, seed) for seed in (1, 2) for task in ("cola", "sst2")]
     lora = METHODS["LoRA r=8"]
 
     def run(item):
@@ -160,7 +160,7 @@ def run_compute(work):
                    for what in ("quality", "loss")}}  # fmt: skip
 
     with concurrent.futures.ThreadPoolExecutor(work.args.jobs) as pool:
-        rows += pool.map(run, todo)
+        rows += pool.map(run, planned)
     return rows
 
 

@@ -53,13 +53,13 @@ static void encode_modules(const struct sora_adapter_info *info, struct buf *out
     buf_text(out, "}");
 }
 
-static void encode_facts(const struct sora_adapter_info *info, struct buf *out)
+static void encode_facts(const struct sora_adapter_info *info, bool int8, struct buf *out)
 {
     buf_printf(out,
                ",\"parameters\":%lld,\"rank_mean\":%.6g,\"rank_max\":%d,\"r_max\":%d,"
                "\"packed_bytes\":%zu",
                (long long)info->parameters, info->rank_mean, (int)info->rank_max, (int)info->r_max,
-               info->packed_bytes);
+               int8 ? info->int8_bytes : info->packed_bytes);
     encode_modules(info, out);
     buf_printf(out, ",\"base\":%s", info->base_json != NULL ? info->base_json : "null");
     buf_printf(out, ",\"training\":%s", info->training_json != NULL ? info->training_json : "null");
@@ -77,10 +77,8 @@ static sora_status render_facts(sora_store *store, const char *digest, bool int8
     sora_status status = sora_store_map(store, digest, &bytes, &byte_count, err);
     if (status == SORA_OK)
         status = sora_adapter_parse(bytes, byte_count, NULL, &adapter, err);
-    if (status == SORA_OK && int8)
-        status = sora_adapter_pack_int8(adapter, err);
     if (status == SORA_OK) {
-        encode_facts(sora_adapter_get_info(adapter), &out);
+        encode_facts(sora_adapter_get_info(adapter), int8, &out);
         status = buf_status(&out, err);
     }
     if (status == SORA_OK)

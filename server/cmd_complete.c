@@ -416,9 +416,9 @@ static sora_status complete(const struct complete_args *args, struct sora_error 
     if (status == SORA_OK)
         status = make_prompt(args, model, tokenizer, &prompt, &completion.prompt_count, err);
     if (status == SORA_OK && args->adapter != NULL)
-        status = sora_adapter_open(args->adapter, &sora_model_get_info(model)->base, &adapter, err);
-    if (adapter != NULL && sora_compute_for(model, args->compute) == SORA_COMPUTE_INT8)
-        status = sora_adapter_pack_int8(adapter, err);
+        status = sora_adapter_open_as(args->adapter, &sora_model_get_info(model)->base,
+                                      sora_compute_for(model, args->compute) == SORA_COMPUTE_INT8,
+                                      &adapter, err);
     if (status != SORA_OK)
         goto done;
     completion.model = model;

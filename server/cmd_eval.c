@@ -85,9 +85,9 @@ static sora_status evaluate(const struct eval_args *args, struct sora_error *err
     if (status == SORA_OK)
         status = sora_tokenizer_open(args->model, &tokenizer, err);
     if (status == SORA_OK && args->adapter != NULL)
-        status = sora_adapter_open(args->adapter, &sora_model_get_info(model)->base, &adapter, err);
-    if (adapter != NULL && sora_compute_for(model, args->options.compute) == SORA_COMPUTE_INT8)
-        status = sora_adapter_pack_int8(adapter, err);
+        status = sora_adapter_open_as(
+            args->adapter, &sora_model_get_info(model)->base,
+            sora_compute_for(model, args->options.compute) == SORA_COMPUTE_INT8, &adapter, err);
     if (status == SORA_OK)
         status =
             sora_eval_run(model, tokenizer, adapter != NULL ? sora_adapter_get_lora(adapter) : NULL,

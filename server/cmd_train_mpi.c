@@ -79,6 +79,12 @@ sora_status train_mpi_begin(const struct sora_train_group **group, struct sora_e
         return sora_fail(err, SORA_INTERNAL, "MPI does not start");
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     MPI_Comm_size(MPI_COMM_WORLD, &size);
+    if (size == 1) {
+        MPI_Finalize();
+        return sora_fail(err, SORA_UNSUPPORTED,
+                         "started as one of several processes, but MPI sees no others, so that "
+                         "each would train the same: start it with the mpirun of OpenMPI");
+    }
     made = (struct sora_train_group){.rank = rank,
                                      .size = size,
                                      .context = &made,

@@ -47,20 +47,18 @@ sora_status train_compare_run(const struct train_compare_source *source, const c
     sora_adapter *adapter = NULL;
     char stem[64];
     *compare = (struct train_compare){.base = {.name = "base", .method = "-"}};
+    const bool int8 = sora_compute_for(source->model, SORA_COMPUTE_AUTO) == SORA_COMPUTE_INT8;
     sora_status status =
-        sora_adapter_open(other, &sora_model_get_info(source->model)->base, &adapter, err);
+        sora_adapter_open_as(other, &sora_model_get_info(source->model)->base, int8, &adapter, err);
     if (status != SORA_OK)
         return status;
     file_stem(other, stem, sizeof stem);
     describe(adapter, stem, &compare->other);
     describe(made, "this one", &compare->made);
-    if (sora_compute_for(source->model, SORA_COMPUTE_AUTO) == SORA_COMPUTE_INT8)
-        status = sora_adapter_pack_int8(adapter, err);
     compare->made.has_eval = eval != NULL;
     if (eval != NULL)
         compare->made.eval = *eval;
-    if (status == SORA_OK)
-        status = evaluate(source, NULL, &compare->base, err);
+    status = evaluate(source, NULL, &compare->base, err);
     if (status == SORA_OK)
         status = evaluate(source, sora_adapter_get_lora(adapter), &compare->other, err);
     sora_adapter_destroy(adapter);

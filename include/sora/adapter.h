@@ -27,6 +27,7 @@ struct sora_adapter_info {
     char digest[65];     // SHA-256 of the file's bytes, lower-case hex: the adapter's identity
     size_t bytes;        // of the file
     size_t packed_bytes; // memory of the sora_lora
+    size_t int8_bytes;   // what it is, or would be, in int8
     int64_t parameters;  // sum over modules of rank x (d_in + d_out)
     double rank_mean;    // over all layers x 7 modules, absent ones as 0
     int32_t rank_max;
@@ -55,10 +56,15 @@ SORA_CHECKED sora_status sora_adapter_parse(const void *bytes, size_t byte_count
 // The same from a path: our file, or whatever sora_adapter_import reads.
 SORA_CHECKED sora_status sora_adapter_open(const char *path, const struct sora_base *base,
                                            sora_adapter **adapter, struct sora_error *err);
-// Packs a and b anew in 8 bits, with one scale for each rank: half of the memory that a step reads,
-// for a rounding of 1/254 of a row's largest value. For engines that compute in int8, where the
-// base's own rounding is larger. Before anyone else uses the adapter.
-SORA_CHECKED sora_status sora_adapter_pack_int8(sora_adapter *adapter, struct sora_error *err);
+// Both, and with int8 A and B are packed in 8 bits with one scale for each rank: half of what a
+// step reads of bf16, for a rounding of 1/254 of a row's largest value. For engines that compute in
+// int8, where the base's own rounding is larger.
+SORA_CHECKED sora_status sora_adapter_parse_as(const void *bytes, size_t byte_count,
+                                               const struct sora_base *base, bool int8,
+                                               sora_adapter **adapter, struct sora_error *err);
+SORA_CHECKED sora_status sora_adapter_open_as(const char *path, const struct sora_base *base,
+                                              bool int8, sora_adapter **adapter,
+                                              struct sora_error *err);
 void sora_adapter_destroy(sora_adapter *adapter);
 const struct sora_adapter_info *sora_adapter_get_info(const sora_adapter *adapter);
 const struct sora_lora *sora_adapter_get_lora(const sora_adapter *adapter);

@@ -26,7 +26,7 @@ SORA_CHECKED sora_status sora_registry_create(sora_store *store, const struct so
 // wait in the order of their coming.
 struct sora_registry_memory {
     size_t bytes_max;    // of packed adapters; 0: no bound
-    bool int8;           // they are packed in 8 bits, see sora_adapter_pack_int8
+    bool int8;           // they are packed in 8 bits, see sora_adapter_parse_as
     int64_t wait_us;     // a request's longest wait for room
     int64_t patience_us; // wait after which those for adapters in memory queue up behind it
     // Told of every load, without a lock and from any thread; may be NULL.

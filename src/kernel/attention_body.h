@@ -230,7 +230,6 @@ void ATTENTION_PASTE(attention_chunk, ATTENTION_SUFFIX)(const struct attention_c
     first = first > work->first ? first : work->first;
     end = end < work->end ? end : work->end;
     const bool f16 = work->cache->dtype == SORA_F16;
-    memset(work->part, 0, attention_part_floats(shape) * sizeof(float));
     if (f16)
         score_row(SORA_F16, work, first, end);
     else

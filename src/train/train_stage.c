@@ -87,10 +87,9 @@ static sora_status evaluate_file(struct train_run *run, const struct train_best 
                                               .generate = metric_generates(run->options->metric),
                                               .chat_template = run->options->chat_template};
     sora_adapter *adapter = NULL;
+    const bool int8 = sora_compute_for(run->model, options.compute) == SORA_COMPUTE_INT8;
     sora_status status =
-        sora_adapter_parse(file->bytes, file->byte_count, &info->base, &adapter, err);
-    if (status == SORA_OK && sora_compute_for(run->model, options.compute) == SORA_COMPUTE_INT8)
-        status = sora_adapter_pack_int8(adapter, err);
+        sora_adapter_parse_as(file->bytes, file->byte_count, &info->base, int8, &adapter, err);
     if (status == SORA_OK)
         status = evaluate_dataset(run->model, run->tokenizer, sora_adapter_get_lora(adapter),
                                   &run->eval_data, &options, run->hooks->cancel, &rung->eval, err);

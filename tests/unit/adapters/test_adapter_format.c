@@ -256,13 +256,15 @@ static void packed_in_int8_values_are_rounded_by_rank(void **state)
         size_t byte_count, measured, measured_int8;
         fixture_file_of(&base, pairs, dtypes[d], &bytes, &byte_count);
         sora_adapter *exact = parse(bytes, byte_count, &base);
-        sora_adapter *rounded = parse(bytes, byte_count, &base);
-        assert_ok(sora_adapter_pack_int8(rounded, &err));
+        sora_adapter *rounded;
+        assert_ok(sora_adapter_parse_as(bytes, byte_count, &base, true, &rounded, &err));
         const struct sora_adapter_info *info = sora_adapter_get_info(rounded);
         assert_ok(adapter_measure(bytes, byte_count, &base, false, &measured, &err));
         assert_ok(adapter_measure(bytes, byte_count, &base, true, &measured_int8, &err));
         assert_int_equal(measured, sora_adapter_get_info(exact)->packed_bytes);
         assert_int_equal(measured_int8, info->packed_bytes);
+        assert_int_equal(info->int8_bytes, info->packed_bytes);
+        assert_int_equal(sora_adapter_get_info(exact)->int8_bytes, info->packed_bytes);
         assert_string_equal(info->digest, sora_adapter_get_info(exact)->digest);
         const struct sora_lora *from = sora_adapter_get_lora(exact);
         const struct sora_lora *to = sora_adapter_get_lora(rounded);

@@ -347,6 +347,17 @@ static double cosine(const float *a, const float *b, size_t count)
     return ab / sqrt(aa * bb);
 }
 
+// The same quantized model, computed in f32 and in int8.
+static void open_both(struct bench *plain, struct bench *fast, const char *model,
+                      enum weight_type type)
+{
+    const struct train_pass_options options = {.threads = 2, .compute = SORA_COMPUTE_INT8};
+    open_bench(plain, model, 2, all);
+    open_bench_with(fast, model, &options, all);
+    quantize_projections(plain, type);
+    quantize_projections(fast, type);
+}
+
 // The same loss up to the rounding of x to integers, and gradients that point the same way.
 static void int8_follows_f32(void **state)
 {
@@ -357,12 +368,8 @@ static void int8_follows_f32(void **state)
         double loss, angle;
     } rows[] = {{"tiny/qwen2", WEIGHT_Q8_0, 1e-4, 1e-4}, {"tiny/llama", WEIGHT_Q4_1, 2e-2, 2e-2}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        const struct train_pass_options options = {.threads = 2, .compute = SORA_COMPUTE_INT8};
         struct bench plain, fast;
-        open_bench(&plain, rows[i].model, 2, all);
-        open_bench_with(&fast, rows[i].model, &options, all);
-        quantize_projections(&plain, rows[i].type);
-        quantize_projections(&fast, rows[i].type);
+        open_both(&plain, &fast, rows[i].model, rows[i].type);
         const double want = run(&plain), found = run(&fast);
         const double angle = 1.0 - cosine(plain.grads, fast.grads, plain.count);
         if (!(fabs(found - want) <= rows[i].loss * want && angle <= rows[i].angle))
@@ -387,12 +394,8 @@ static void int8_gradients_are_slopes_over_a_stretch(void **state)
         double bound; // four standard errors of the mean
     } rows[] = {{"tiny/qwen2", WEIGHT_Q8_0, 2e-3}, {"tiny/llama", WEIGHT_Q4_1, 4e-2}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        const struct train_pass_options options = {.threads = 2, .compute = SORA_COMPUTE_INT8};
         struct bench plain, fast;
-        open_bench(&plain, rows[i].model, 2, all);
-        open_bench_with(&fast, rows[i].model, &options, all);
-        quantize_projections(&plain, rows[i].type);
-        quantize_projections(&fast, rows[i].type);
+        open_both(&plain, &fast, rows[i].model, rows[i].type);
         double excess = 0.0;
         for (uint64_t seed = 1; seed <= DIRECTIONS; seed++) {
             double plain_slope, fast_slope;

@@ -188,6 +188,74 @@ static void truncation_leaves_what_sorting_leaves(void **state)
     }
 }
 
+struct large {
+    float weight;
+    int32_t token;
+};
+
+static int heavier_first(const void *a, const void *b)
+{
+    const struct large *x = a, *y = b;
+    if (x->weight != y->weight)
+        return x->weight < y->weight ? 1 : -1;
+    return x->token - y->token;
+}
+
+// A vocabulary of the size of real ones, ragged: what is drawn lies within the nucleus that sorting
+// gives, and half of the draws in the half of its mass that is heavier.
+static void top_p_of_a_large_vocabulary_draws_from_the_nucleus(void **state)
+{
+    (void)state;
+    enum { LARGE = 49159, DRAWS = 4000 };
+    static const struct {
+        float top_p, spread;
+    } cases[] = {{0.95f, 2}, {0.9f, 4}, {0.5f, 0.3f}, {0.999f, 1}, {0.8f, 0}, {0.1f, 8}};
+    static float logits[LARGE];
+    static struct large sorted[LARGE];
+    static int32_t place[LARGE];
+    struct rng rng;
+    rng_seed(&rng, 5);
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+        double total = 0, sum = 0, best = -INFINITY;
+        for (int32_t i = 0; i < LARGE; i++) {
+            logits[i] = (float)rng_normal(&rng) * cases[c].spread;
+            best = fmax(best, (double)logits[i]);
+        }
+        for (int32_t i = 0; i < LARGE; i++) {
+            sorted[i] = (struct large){(float)exp((double)logits[i] - best), i};
+            total += (double)sorted[i].weight;
+        }
+        qsort(sorted, LARGE, sizeof *sorted, heavier_first);
+        int32_t nucleus = 0, half = 0;
+        for (; nucleus < LARGE && sum < (double)cases[c].top_p * total; nucleus++) {
+            sum += (double)sorted[nucleus].weight;
+            half += sum < 0.5 * (double)cases[c].top_p * total;
+            place[sorted[nucleus].token] = nucleus;
+        }
+        for (int32_t i = nucleus; i < LARGE; i++)
+            place[sorted[i].token] = i;
+        struct sora_sampling sampling = sora_sampling_defaults();
+        sampling.top_p = cases[c].top_p;
+        sampling.seed = c;
+        sora_sampler *sampler = create(&sampling, LARGE);
+        int32_t heavy = 0, farthest = 0;
+        for (int32_t i = 0; i < DRAWS; i++) {
+            const int32_t at = place[sora_sampler_next(sampler, logits, NULL, 0)];
+            // The weights are e^x to 3e-7: one beyond the end may be the last.
+            assert_true(at <= nucleus);
+            heavy += at <= half;
+            farthest = at > farthest ? at : farthest;
+        }
+        sora_sampler_destroy(sampler);
+        // Five standard errors, and the token at the half may be large.
+        const double share = (double)heavy / DRAWS;
+        const double token = half < LARGE ? (double)sorted[half].weight / sum : 0;
+        assert_true(share > 0.5 - 0.04 && share < 0.5 + 0.04 + token);
+        if (nucleus > 10)
+            assert_true(farthest > nucleus / 2);
+    }
+}
+
 static void top_k_among_equal_logits_takes_the_smallest_ids(void **state)
 {
     (void)state;
@@ -438,6 +506,7 @@ int main(void)
         cmocka_unit_test(the_chi_square_sees_a_wrong_distribution),
         cmocka_unit_test(temperature_sharpens_and_flattens),
         cmocka_unit_test(truncation_leaves_what_sorting_leaves),
+        cmocka_unit_test(top_p_of_a_large_vocabulary_draws_from_the_nucleus),
         cmocka_unit_test(top_k_among_equal_logits_takes_the_smallest_ids),
         cmocka_unit_test(top_p_stops_at_the_token_that_reaches_it),
         cmocka_unit_test(the_same_seed_gives_the_same_tokens_and_another_does_not),

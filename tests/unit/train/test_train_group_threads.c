@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Data-parallel runs, with threads in the place of processes: the same loss at every step as alone,
 // the same file in all, one that speaks, and failures and cancels of one that are those of all.
-#include "byte_tokenizer.h"
+#include "train_fixture.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -11,44 +11,6 @@
 #include "train/train_group.h"
 
 enum { SIZE_MAX_HERE = 3, STEPS_MAX = 4096 };
-
-static char *folder;
-static sora_tokenizer *tokenizer;
-static sora_model *model;
-static char *data_path, *other_path, *eval_path;
-
-static const char data[] = "{\"prompt\":\"red\",\"completion\":\" apple\"}\n"
-                           "{\"prompt\":\"blue\",\"completion\":\" sky\"}\n"
-                           "{\"prompt\":\"green\",\"completion\":\" leaf and stem\"}\n"
-                           "{\"prompt\":\"white\",\"completion\":\" snow\"}\n"
-                           "{\"prompt\":\"black\",\"completion\":\" night\"}\n";
-static const char eval_data[] =
-    "{\"prompt\":\"red\",\"completion\":\" apple\",\"choices\":[\" apple\",\" sky\"]}\n"
-    "{\"prompt\":\"blue\",\"completion\":\" sky\",\"choices\":[\" apple\",\" sky\"]}\n";
-
-static int set_up(void **state)
-{
-    (void)state;
-    struct sora_error err;
-    folder = temp_folder_create();
-    tokenizer = byte_tokenizer_open(folder);
-    data_path = write_file(folder, "train.jsonl", data);
-    other_path = write_file(folder, "other.jsonl", eval_data);
-    eval_path = write_file(folder, "eval.jsonl", eval_data);
-    return sora_model_open(GOLDEN_DIR "/train/qwen3/base", &model, &err) == SORA_OK ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    free(data_path);
-    free(other_path);
-    free(eval_path);
-    sora_model_close(model);
-    sora_tokenizer_close(tokenizer);
-    temp_folder_remove(folder);
-    return 0;
-}
 
 // Where the threads of a group meet.
 struct meeting {
@@ -78,48 +40,47 @@ static void meet(struct member *member)
     pthread_barrier_wait(&member->meeting->barrier);
 }
 
+// All have shown theirs, so that the first may add.
+static void show_all(struct member *member, void *values)
+{
+    member->meeting->slots[member->group.rank] = values;
+    meet(member);
+}
+
+// What the first holds goes to all.
+static void take_firsts(struct member *member, void *values, size_t byte_count)
+{
+    meet(member);
+    if (member->group.rank > 0)
+        memcpy(values, member->meeting->slots[0], byte_count);
+    meet(member);
+}
+
 static void sum_floats(void *context, float *values, size_t count)
 {
     struct member *member = context;
-    struct meeting *meeting = member->meeting;
-    meeting->slots[member->group.rank] = values;
-    meet(member);
-    if (member->group.rank == 0)
-        for (int32_t r = 1; r < meeting->size; r++)
-            for (size_t i = 0; i < count; i++)
-                values[i] += ((float *)meeting->slots[r])[i];
-    meet(member);
-    if (member->group.rank > 0)
-        memcpy(values, meeting->slots[0], count * sizeof *values);
-    meet(member);
+    show_all(member, values);
+    for (int32_t r = 1; member->group.rank == 0 && r < member->meeting->size; r++)
+        for (size_t i = 0; i < count; i++)
+            values[i] += ((float *)member->meeting->slots[r])[i];
+    take_firsts(member, values, count * sizeof *values);
 }
 
 static void sum_doubles(void *context, double *values, size_t count)
 {
     struct member *member = context;
-    struct meeting *meeting = member->meeting;
-    meeting->slots[member->group.rank] = values;
-    meet(member);
-    if (member->group.rank == 0)
-        for (int32_t r = 1; r < meeting->size; r++)
-            for (size_t i = 0; i < count; i++)
-                values[i] += ((double *)meeting->slots[r])[i];
-    meet(member);
-    if (member->group.rank > 0)
-        memcpy(values, meeting->slots[0], count * sizeof *values);
-    meet(member);
+    show_all(member, values);
+    for (int32_t r = 1; member->group.rank == 0 && r < member->meeting->size; r++)
+        for (size_t i = 0; i < count; i++)
+            values[i] += ((double *)member->meeting->slots[r])[i];
+    take_firsts(member, values, count * sizeof *values);
 }
 
 static void broadcast(void *context, void *bytes, size_t byte_count)
 {
     struct member *member = context;
-    struct meeting *meeting = member->meeting;
-    if (member->group.rank == 0)
-        meeting->slots[0] = bytes;
-    meet(member);
-    if (member->group.rank > 0)
-        memcpy(bytes, meeting->slots[0], byte_count);
-    meet(member);
+    show_all(member, bytes);
+    take_firsts(member, bytes, byte_count);
 }
 
 static void on_start(void *context, const struct sora_train_start *start)
@@ -268,7 +229,7 @@ static void an_example_alone_leaves_others_without_work(void **state)
     run_group(members, 3);
     assert_int_equal(alone->status, SORA_OK);
     assert_int_equal(members[0].status, SORA_OK);
-    assert_int_equal(alone->steps, 10);
+    assert_int_equal(alone->steps, 8);
     for (int64_t i = 0; i < alone->steps; i++)
         assert_true(members[0].losses[i] == alone->losses[i]); // nothing was added to it
     free_members(members, 3);
@@ -279,7 +240,7 @@ static void what_differs_between_processes_is_an_error(void **state)
 {
     (void)state;
     struct member *members = new_members(2);
-    members[1].data_path = other_path;
+    members[1].data_path = eval_path;
     run_group(members, 2);
     assert_int_equal(members[1].status, SORA_MISMATCH);
     assert_non_null(strstr(members[1].err.text, "process 1"));

@@ -2,7 +2,7 @@
 // Runs that last: a run that was stopped after any step, or in an evaluation, goes on to the same
 // bytes; checkpoints of another run, damaged ones and ones in the way are refused by name; early
 // stop, and ranks that leave the training between stages.
-#include "byte_tokenizer.h"
+#include "train_fixture.h"
 
 #include <stdio.h>
 
@@ -11,41 +11,6 @@
 #include "train/run_state.h"
 #include "train/train_checkpoint.h"
 #include "train/trainer.h"
-
-static char *folder;
-static sora_tokenizer *tokenizer;
-static sora_model *model;
-static char *data_path, *eval_path;
-
-static const char data[] = "{\"prompt\":\"red\",\"completion\":\" apple\"}\n"
-                           "{\"prompt\":\"blue\",\"completion\":\" sky\"}\n"
-                           "{\"prompt\":\"green\",\"completion\":\" leaf\"}\n"
-                           "{\"prompt\":\"white\",\"completion\":\" snow\"}\n";
-static const char eval_data[] =
-    "{\"prompt\":\"red\",\"completion\":\" apple\",\"choices\":[\" apple\",\" sky\"]}\n"
-    "{\"prompt\":\"blue\",\"completion\":\" sky\",\"choices\":[\" apple\",\" sky\"]}\n";
-
-static int set_up(void **state)
-{
-    (void)state;
-    struct sora_error err;
-    folder = temp_folder_create();
-    tokenizer = byte_tokenizer_open(folder);
-    data_path = write_file(folder, "train.jsonl", data);
-    eval_path = write_file(folder, "eval.jsonl", eval_data);
-    return sora_model_open(GOLDEN_DIR "/train/qwen3/base", &model, &err) == SORA_OK ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    free(data_path);
-    free(eval_path);
-    sora_model_close(model);
-    sora_tokenizer_close(tokenizer);
-    temp_folder_remove(folder);
-    return 0;
-}
 
 // Three stages of pruning with dropout, evaluated within the stages too: all that a checkpoint
 // has to keep is in use. 3 stages x 2 epochs x 2 steps.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whole training runs on a tiny model: the adapter's file parses, holds the record and helps; the
 // hooks are called; stages, cancelling, bad input and repeated seeds behave.
-#include "byte_tokenizer.h"
+#include "train_fixture.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -9,41 +9,6 @@
 #include "base/json.h"
 #include "sora/adapter.h"
 #include "sora/train.h"
-
-static char *folder;
-static sora_tokenizer *tokenizer;
-static sora_model *model;
-static char *data_path, *eval_path;
-
-static const char data[] = "{\"prompt\":\"red\",\"completion\":\" apple\"}\n"
-                           "{\"prompt\":\"blue\",\"completion\":\" sky\"}\n"
-                           "{\"prompt\":\"green\",\"completion\":\" leaf\"}\n"
-                           "{\"prompt\":\"white\",\"completion\":\" snow\"}\n";
-static const char eval_data[] =
-    "{\"prompt\":\"red\",\"completion\":\" apple\",\"choices\":[\" apple\",\" sky\"]}\n"
-    "{\"prompt\":\"blue\",\"completion\":\" sky\",\"choices\":[\" apple\",\" sky\"]}\n";
-
-static int set_up(void **state)
-{
-    (void)state;
-    struct sora_error err;
-    folder = temp_folder_create();
-    tokenizer = byte_tokenizer_open(folder);
-    data_path = write_file(folder, "train.jsonl", data);
-    eval_path = write_file(folder, "eval.jsonl", eval_data);
-    return sora_model_open(GOLDEN_DIR "/train/qwen3/base", &model, &err) == SORA_OK ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    free(data_path);
-    free(eval_path);
-    sora_model_close(model);
-    sora_tokenizer_close(tokenizer);
-    temp_folder_remove(folder);
-    return 0;
-}
 
 static struct sora_train_options small_options(void)
 {
