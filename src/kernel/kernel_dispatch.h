@@ -75,7 +75,7 @@ struct lora_shrink {
     int32_t rank;
 };
 // Outputs [first, end) of one module for the rows of one group:
-// y[rows[i]][o] += t[i][r] * bt[r][o] for each r in turn.
+// y[rows[i]][o] += t[i][r] * bt[r][o] for each r in turn, from zero when it sets.
 struct lora_expand {
     enum sora_dtype dtype;
     const void *bt; // [rank, d_out]
@@ -85,12 +85,13 @@ struct lora_expand {
     int32_t row_count;
     float *y;
     int32_t d_out;
+    bool sets;
 };
 typedef void lora_shrink_fn(const struct lora_shrink *work, int32_t first, int32_t end);
 typedef void lora_expand_fn(const struct lora_expand *work, int32_t first, int32_t end);
 lora_shrink_fn lora_shrink_portable, lora_shrink_avx2;
 lora_expand_fn lora_expand_portable, lora_expand_avx2;
-int64_t lora_work_init_on(enum cpu_isa isa, struct lora_work *work);
+int64_t lora_work_init_on(enum cpu_isa isa, struct lora_work *work, int32_t threads);
 
 // --- attention ---
 // The first position that a row at `pos` attends to.

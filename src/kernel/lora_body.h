@@ -116,7 +116,7 @@ LANES_FN void expand_tile(enum sora_dtype dtype, int vecs, int rows, const struc
     LANES_UNROLL(8)
     for (int i = 0; i < rows * vecs; i++) {
         int32_t at = i % vecs * VEC_LANES;
-        acc[i] = vec_load_part(y[i / vecs] + at, left - at);
+        acc[i] = work->sets ? vec_zero() : vec_load_part(y[i / vecs] + at, left - at);
     }
     for (int32_t r = 0; r < work->rank; r++) {
         LANES_UNROLL(8)
@@ -143,6 +143,8 @@ LANES_FN void expand_rows(enum sora_dtype dtype, int vecs, int rows, const struc
     int32_t o = first;
     for (; o + vecs * VEC_LANES <= end; o += vecs * VEC_LANES)
         expand_tile(dtype, vecs, rows, work, row, o, vecs * VEC_LANES);
+    for (; vecs > 4 && o + 4 * VEC_LANES <= end; o += 4 * VEC_LANES)
+        expand_tile(dtype, 4, rows, work, row, o, 4 * VEC_LANES);
     for (; o < end; o += VEC_LANES)
         expand_tile(dtype, 1, rows, work, row, o, end - o);
 }

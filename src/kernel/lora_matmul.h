@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // y = scale * B (A x) for rows that carry adapters, at each module's exact rank, in two halves
 // around the base's product of the same modules (matmul.h): shrink, t = A x, for all modules that
-// read one x in one call; expand, y = B t, a range of columns at a time, by the thread that is
+// read one x, in tasks for the threads; expand, y = B t, a range of columns at a time, by the thread that is
 // about to add W x to them. Rows of one adapter are computed together, whatever their place in the
 // batch; rank 0 and rows without an adapter cost nothing. A row's result depends on its own x and
 // adapter alone, to the bit.
@@ -11,11 +11,11 @@
 #ifndef KERNEL_LORA_MATMUL_H
 #define KERNEL_LORA_MATMUL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/cpu.h"
-#include "base/pool.h"
 #include "sora/limits.h"
 #include "sora/lora.h"
 
@@ -29,6 +29,7 @@ struct lora_group {
     int32_t rank_max; // first ranks only; 0: all
     int32_t row_count;
     const int32_t *rows; // indices into the batch
+    int32_t part;        // 0: its rows are in no group before it; else each of them is in one of 0
 };
 
 // Modules of one layer that read the same x, for the groups of a batch. The caller fills the first
@@ -43,19 +44,24 @@ struct lora_work {
     float *scratch; // lora_scratch_count floats
 
     enum cpu_isa isa;
+    int32_t shrink_tasks;
+    int64_t shrink_cost;               // of all ranks
     int64_t rank_sums[LORA_CALLS_MAX]; // over rows, of each module
     float *t[LORA_CALLS_MAX];          // of each module, [row_count, rank] of group after group
+    bool covers;                       // every row is in a group
 };
 
 // Floats of scratch for up to m rows, each in LORA_PARTS_MAX groups at most, and a largest module
 // rank. A step uses, from the start, one for each rank it computes.
 size_t lora_scratch_count(int32_t m, int32_t rank_max);
-// Returns the sum over rows and modules of the ranks to compute; 0: nothing else needs a call.
-int64_t lora_work_init(struct lora_work *work);
-// Fills all t from x.
-void lora_shrink_all(struct pool *pool, const struct lora_work *work);
+// For a pool of so many threads. Returns the sum over rows and modules of the ranks to compute; 0:
+// nothing else needs a call.
+int64_t lora_work_init(struct lora_work *work, int32_t threads);
+// Task `index` of work->shrink_tasks (1: too little to share), which fill all t from x; in any
+// order, at the same time.
+void lora_shrink_task(const struct lora_work *work, int32_t index);
 // Sets columns [first, end) of module `call` in y [m, d_out]: zero for rows without ranks. After
-// lora_shrink_all; by any thread, different columns at the same time.
+// all shrink tasks; by any thread, different columns at the same time.
 void lora_expand_columns(const struct lora_work *work, int32_t call, float *y, int32_t d_out,
                          int32_t first, int32_t end);
 

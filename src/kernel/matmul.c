@@ -6,9 +6,11 @@
 #define MATMUL_SUFFIX portable
 #include "kernel/matmul_body.h"
 
-// A task's share of panels while each thread has at least this many: small enough to even out
-// threads of unequal speed.
-#define TASK_PANELS 16
+// Panels of the smallest task. In f32 few rows go by groups of four panels; with integers one panel
+// of many rows is work enough, and adapters like 32 columns at a time.
+#define TASK_PANELS_F32 4
+#define TASK_PANELS_INT8 2
+#define TASK_ROWS_INT8 8 // fewer rows make smaller tasks than the pool is for
 
 static const size_t unpacked_count = (size_t)MATMUL_CHUNK_VALUES * WEIGHT_PANEL_ROWS;
 
@@ -22,9 +24,30 @@ struct matmul_split {
     const struct matmul_work *work;
     matmul_panels_fn *run;
     matmul_int8_panels_fn *run_int8;
-    int32_t panels, panels_each; // of all calls, one after another; of a task
+    int32_t panels, smallest; // of all calls, one after another; of a task
+    int32_t threads;
     float *scratch;
 };
+
+// Panels of the next task when `left` are left. Tasks become smaller, so that threads of unequal
+// speed end together: each takes an equal part of half of what is left.
+static int32_t task_panels(const struct matmul_split *split, int32_t left)
+{
+    if (split->threads == 1)
+        return left;
+    int32_t part = left / (2 * split->threads) / split->smallest * split->smallest;
+    if (part < split->smallest)
+        part = split->smallest;
+    return part < left ? part : left;
+}
+
+static int32_t task_count(const struct matmul_split *split)
+{
+    int32_t count = 0;
+    for (int32_t left = split->panels; left > 0; left -= task_panels(split, left))
+        count++;
+    return count;
+}
 
 // passed: panels of the calls before.
 static void run_panels(const struct matmul_split *split, int32_t call, int32_t passed,
@@ -58,8 +81,10 @@ static void run_panels(const struct matmul_split *split, int32_t call, int32_t p
 static void run_share(void *context, int32_t index, int32_t thread)
 {
     const struct matmul_split *split = context;
-    int32_t first = index * split->panels_each, end = first + split->panels_each;
-    int32_t passed = 0;
+    int32_t first = 0, passed = 0;
+    for (int32_t i = 0; i < index; i++)
+        first += task_panels(split, split->panels - first);
+    const int32_t end = first + task_panels(split, split->panels - first);
     for (int32_t call = 0; call < split->work->call_count; call++) {
         int32_t panels = weight_panel_count(split->work->calls[call].weight);
         int32_t low = first > passed ? first - passed : 0;
@@ -87,17 +112,18 @@ void matmul_run_on(enum cpu_isa isa, struct pool *pool, const struct matmul_work
         ASSERT(work->calls[call].weight->d_in == work->calls[0].weight->d_in);
         panels += weight_panel_count(work->calls[call].weight);
     }
-    int32_t each = (panels + threads - 1) / threads;
-    if (each > TASK_PANELS) // four shares for each thread, in whole groups of four panels
-        each = ((each + 3) / 4 + 3) / 4 * 4;
+    const bool small = work->quant != NULL && work->m >= TASK_ROWS_INT8;
+    const int32_t smallest = small ? TASK_PANELS_INT8 : TASK_PANELS_F32;
+    const int32_t each = (panels + threads - 1) / threads;
     uintptr_t line = ((uintptr_t)scratch + 63) & ~(uintptr_t)63;
     struct matmul_split split = {.work = work,
                                  .run = by_isa[isa],
                                  .run_int8 = int8_by_isa[isa],
                                  .panels = panels,
-                                 .panels_each = each,
+                                 .smallest = each < smallest ? each : smallest,
+                                 .threads = threads,
                                  .scratch = (float *)line};
-    pool_run(pool, (panels + each - 1) / each, run_share, &split);
+    pool_run(pool, task_count(&split), run_share, &split);
 }
 
 void matmul_run(struct pool *pool, const struct matmul_work *work, float *scratch)

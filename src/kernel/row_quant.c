@@ -97,72 +97,62 @@ void row_quant_wide_portable(const float *x, struct row_wide_block *out)
         out->q[i / 4 * 4 + places[i % 4]] = inverse == 0 ? 0 : (int16_t)lrintf(x[i] * inverse);
 }
 
-struct fill {
-    enum cpu_isa isa;
-    const float *x;
-    struct row_quant *quant;
-};
-
-static void fill_narrow(const struct fill *fill, int32_t row)
+static void fill_narrow(const struct row_quant *quant, int32_t row)
 {
-    struct row_narrow *narrow = &fill->quant->narrow;
-    const size_t blocks = (size_t)fill->quant->d_in / ROW_QUANT_BLOCK;
+    const struct row_narrow *narrow = &quant->narrow;
+    const size_t blocks = (size_t)quant->d_in / ROW_QUANT_BLOCK;
     const size_t first = (size_t)row * blocks;
     int32_t spikes = 0;
     for (size_t b = 0; b < blocks; b++) {
         const size_t at = (first + b) * ROW_QUANT_BLOCK;
         struct row_narrow_block block = {.q = narrow->q + at};
-        (fill->isa == CPU_PORTABLE ? row_quant_narrow_portable
-                                   : row_quant_narrow_avx2)(fill->x + at, &block);
+        (quant->isa == CPU_PORTABLE ? row_quant_narrow_portable
+                                    : row_quant_narrow_avx2)(quant->x + at, &block);
         narrow->scales[first + b] = block.scale;
         narrow->sums[first + b] = block.sum;
         narrow->offsets[first + b] = block.scale * (float)block.sum;
         if (block.spike >= 0)
             narrow->spikes[first + (size_t)spikes++] =
                 (struct row_spike){(uint32_t)(b * ROW_QUANT_BLOCK) + (uint32_t)block.spike,
-                                   fill->x[at + (size_t)block.spike]};
+                                   quant->x[at + (size_t)block.spike]};
     }
     narrow->spike_counts[row] = spikes;
 }
 
-static void fill_wide(const struct fill *fill, int32_t row)
+static void fill_wide(const struct row_quant *quant, int32_t row)
 {
-    struct row_wide *wide = &fill->quant->wide;
-    const size_t blocks = (size_t)fill->quant->d_in / ROW_QUANT_BLOCK;
+    const struct row_wide *wide = &quant->wide;
+    const size_t blocks = (size_t)quant->d_in / ROW_QUANT_BLOCK;
     for (size_t b = (size_t)row * blocks; b < ((size_t)row + 1) * blocks; b++) {
         const size_t at = b * ROW_QUANT_BLOCK;
         struct row_wide_block block = {.q = wide->q + at};
-        (fill->isa == CPU_PORTABLE ? row_quant_wide_portable : row_quant_wide_avx2)(fill->x + at,
-                                                                                    &block);
+        (quant->isa == CPU_PORTABLE ? row_quant_wide_portable : row_quant_wide_avx2)(quant->x + at,
+                                                                                     &block);
         wide->scales[b] = block.scale;
     }
 }
 
-static void fill_rows(void *context, int32_t index, int32_t thread)
+void row_quant_task(const struct row_quant *quant, int32_t index)
 {
-    (void)thread;
-    const struct fill *fill = context;
-    int32_t end = (index + 1) * ROWS_EACH;
-    if (end > fill->quant->m)
-        end = fill->quant->m;
-    for (int32_t row = index * ROWS_EACH; row < end; row++) {
-        if (fill->quant->forms & ROW_QUANT_NARROW)
-            fill_narrow(fill, row);
-        if (fill->quant->forms & ROW_QUANT_WIDE)
-            fill_wide(fill, row);
+    const int32_t first = index * quant->rows_each, left = quant->m - first;
+    const int32_t end = first + (left < quant->rows_each ? left : quant->rows_each);
+    for (int32_t row = first; row < end; row++) {
+        if (quant->forms & ROW_QUANT_NARROW)
+            fill_narrow(quant, row);
+        if (quant->forms & ROW_QUANT_WIDE)
+            fill_wide(quant, row);
     }
 }
 
-void row_quant_fill_on(enum cpu_isa isa, struct pool *pool, const float *x, int32_t m, int32_t d_in,
-                       unsigned forms, void *memory, struct row_quant *quant)
+static int32_t begin(enum cpu_isa isa, const float *x, int32_t m, int32_t d_in, unsigned forms,
+                     void *memory, struct row_quant *quant)
 {
     ASSERT(m > 0 && d_in > 0 && d_in % ROW_QUANT_BLOCK == 0);
     const size_t rows = (size_t)m, values = rows * (size_t)d_in;
     const size_t blocks = values / ROW_QUANT_BLOCK;
     uint8_t *next = memory;
-    quant->m = m;
-    quant->d_in = d_in;
-    quant->forms = forms;
+    *quant = (struct row_quant){.m = m, .d_in = d_in, .forms = forms, .x = x, .isa = isa};
+    quant->rows_each = values < SHARED_VALUES_MIN ? m : ROWS_EACH;
     quant->narrow.q = take(&next, values);
     quant->narrow.scales = take(&next, blocks * sizeof(float));
     quant->narrow.sums = take(&next, blocks * sizeof(int32_t));
@@ -171,9 +161,26 @@ void row_quant_fill_on(enum cpu_isa isa, struct pool *pool, const float *x, int3
     quant->narrow.spike_counts = take(&next, rows * sizeof(int32_t));
     quant->wide.q = take(&next, values * sizeof(int16_t));
     quant->wide.scales = take(&next, blocks * sizeof(float));
-    struct fill fill = {isa, x, quant};
-    pool_run(values < SHARED_VALUES_MIN ? NULL : pool, (m + ROWS_EACH - 1) / ROWS_EACH, fill_rows,
-             &fill);
+    return (m + quant->rows_each - 1) / quant->rows_each;
+}
+
+int32_t row_quant_begin(const float *x, int32_t m, int32_t d_in, unsigned forms, void *memory,
+                        struct row_quant *quant)
+{
+    return begin(cpu_isa(), x, m, d_in, forms, memory, quant);
+}
+
+static void fill_task(void *context, int32_t index, int32_t thread)
+{
+    (void)thread;
+    row_quant_task(context, index);
+}
+
+void row_quant_fill_on(enum cpu_isa isa, struct pool *pool, const float *x, int32_t m, int32_t d_in,
+                       unsigned forms, void *memory, struct row_quant *quant)
+{
+    int32_t tasks = begin(isa, x, m, d_in, forms, memory, quant);
+    pool_run(pool, tasks, fill_task, quant);
 }
 
 void row_quant_fill(struct pool *pool, const float *x, int32_t m, int32_t d_in, unsigned forms,

@@ -264,7 +264,7 @@ static int32_t add_group(struct forward_batch *batch, const struct sora_span *sp
     struct lora_group *group = &batch->groups[batch->group_count++];
     const struct sora_lora_part *of = &span->parts[part];
     *group = (struct lora_group){
-        .lora = of->lora, .scale = of->scale, .rank_max = of->rank_max, .rows = rows};
+        .lora = of->lora, .scale = of->scale, .rank_max = of->rank_max, .rows = rows, .part = part};
     for (int32_t j = 0, row = 0; j < span_count; row += spans[j++].token_count) {
         for (int32_t t = 0; is_group(group, &spans[j], part) && t < spans[j].token_count; t++)
             rows[group->row_count++] = row + t;

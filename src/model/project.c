@@ -68,6 +68,33 @@ void project_begin(struct projector *projector)
     projector->base_ns = projector->adapter_ns = projector->rank_sum = 0;
 }
 
+// What has to be done with x before its products, in tasks for the threads.
+struct prepare {
+    struct projector *projector;
+    const struct lora_work *lora; // t = A x of all modules
+    const struct row_quant *quant;
+    int32_t shrink_tasks, quant_tasks;
+};
+
+static void prepare_task(void *context, int32_t index, int32_t thread)
+{
+    const struct prepare *prepare = context;
+    if (index >= prepare->shrink_tasks) {
+        row_quant_task(prepare->quant, index - prepare->shrink_tasks);
+        return;
+    }
+    int64_t start_ns = clock_now_ns();
+    lora_shrink_task(prepare->lora, index);
+    prepare->projector->threads[thread].adapter_ns += clock_now_ns() - start_ns;
+}
+
+static void prepare_run(struct prepare *prepare)
+{
+    const bool shared = prepare->shrink_tasks > 1 || prepare->quant_tasks > 1;
+    pool_run(shared ? prepare->projector->pool : NULL, prepare->shrink_tasks + prepare->quant_tasks,
+             prepare_task, prepare);
+}
+
 struct expand_context {
     struct projector *projector;
     const struct lora_work *lora;
@@ -80,52 +107,42 @@ static void expand(void *context, int32_t call, int32_t first, int32_t end, int3
     const struct matmul_call *of = &expand->calls[call];
     int64_t start_ns = clock_now_ns();
     lora_expand_columns(expand->lora, call, of->y, of->weight->d_out, first, end);
-    expand->projector->threads[thread].expand_ns += clock_now_ns() - start_ns;
+    expand->projector->threads[thread].adapter_ns += clock_now_ns() - start_ns;
 }
 
-// t = A x of all modules. False: no row has a rank here.
-static bool shrink(struct projector *projector, struct lora_work *lora)
-{
-    if (lora->group_count == 0)
-        return false;
-    int64_t start_ns = clock_now_ns();
-    int64_t rank_sum = lora_work_init(lora);
-    if (rank_sum > 0)
-        lora_shrink_all(projector->pool, lora);
-    projector->rank_sum += rank_sum;
-    projector->adapter_ns += clock_now_ns() - start_ns;
-    return rank_sum > 0;
-}
-
-// What the threads spent on adapters within a product that took `all_ns`, as a share of that time.
+// What the threads spent on adapters within `all_ns`, as a share of that time.
 static void count_time(struct projector *projector, int64_t all_ns)
 {
     const int32_t threads = pool_threads(projector->pool);
-    int64_t expand_ns = 0;
+    int64_t adapter_ns = 0;
     for (int32_t i = 0; i < threads; i++) {
-        expand_ns += projector->threads[i].expand_ns;
-        projector->threads[i].expand_ns = 0;
+        adapter_ns += projector->threads[i].adapter_ns;
+        projector->threads[i].adapter_ns = 0;
     }
-    projector->adapter_ns += expand_ns / threads;
-    projector->base_ns += all_ns - expand_ns / threads;
+    projector->adapter_ns += adapter_ns / threads;
+    projector->base_ns += all_ns - adapter_ns / threads;
 }
 
-// Runs the products, with x as integers where the mode and the weights allow.
-static void multiply(struct projector *projector, struct matmul_work *work)
+// Runs the products, with x as integers where the mode and the weights allow, after t = A x of
+// `lora`; NULL: no row has a rank here.
+static void multiply(struct projector *projector, struct matmul_work *work,
+                     const struct lora_work *lora)
 {
     struct row_quant quant;
+    struct prepare prepare = {.projector = projector, .lora = lora, .quant = &quant};
     unsigned forms = 0;
-    int64_t start_ns = clock_now_ns();
     if (projector->compute == SORA_COMPUTE_INT8)
         for (int32_t i = 0; i < work->call_count; i++)
             forms |= matmul_int8_form(work->calls[i].weight);
+    if (lora != NULL)
+        prepare.shrink_tasks = lora->shrink_tasks;
     if (forms != 0 && work->m > 0) {
-        row_quant_fill(projector->pool, work->x, work->m, work->calls[0].weight->d_in, forms,
-                       projector->quant_memory, &quant);
+        prepare.quant_tasks = row_quant_begin(work->x, work->m, work->calls[0].weight->d_in, forms,
+                                              projector->quant_memory, &quant);
         work->quant = &quant;
     }
+    prepare_run(&prepare);
     matmul_run(projector->pool, work, projector->matmul_scratch);
-    count_time(projector, clock_now_ns() - start_ns);
 }
 
 void project_run(struct projector *projector, const struct weights *weights, int32_t layer,
@@ -143,25 +160,34 @@ void project_run(struct projector *projector, const struct weights *weights, int
                              .scratch = projector->lora_scratch};
     for (int32_t i = 0; i < count; i++)
         lora.projs[i] = outs[i].proj;
-    bool adapted = shrink(projector, &lora);
+    const int64_t start_ns = clock_now_ns();
+    const int64_t rank_sum =
+        batch->group_count > 0 ? lora_work_init(&lora, pool_threads(projector->pool)) : 0;
     struct matmul_call calls[LORA_CALLS_MAX];
     for (int32_t i = 0; i < count; i++)
         calls[i] = (struct matmul_call){.weight = &of_layer[outs[i].proj],
                                         .y = outs[i].y,
-                                        .adds = adapted && lora.rank_sums[i] > 0};
+                                        .adds = rank_sum > 0 && lora.rank_sums[i] > 0};
     struct expand_context context = {projector, &lora, calls};
-    multiply(projector, &(struct matmul_work){.calls = calls,
-                                              .call_count = count,
-                                              .x = x,
-                                              .m = batch->row_count,
-                                              .start = expand,
-                                              .start_context = &context,
-                                              .ahead = batch->ahead});
+    multiply(projector,
+             &(struct matmul_work){.calls = calls,
+                                   .call_count = count,
+                                   .x = x,
+                                   .m = batch->row_count,
+                                   .start = expand,
+                                   .start_context = &context,
+                                   .ahead = batch->ahead},
+             rank_sum > 0 ? &lora : NULL);
+    projector->rank_sum += rank_sum;
+    count_time(projector, clock_now_ns() - start_ns);
 }
 
 void project_logits(struct projector *projector, const struct weights *weights, const float *x,
                     int32_t m, float *logits)
 {
     const struct matmul_call call = {.weight = &weights->output, .y = logits};
-    multiply(projector, &(struct matmul_work){.calls = &call, .call_count = 1, .x = x, .m = m});
+    const int64_t start_ns = clock_now_ns();
+    multiply(projector, &(struct matmul_work){.calls = &call, .call_count = 1, .x = x, .m = m},
+             NULL);
+    count_time(projector, clock_now_ns() - start_ns);
 }

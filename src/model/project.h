@@ -12,7 +12,7 @@
 #include "sora/engine.h"
 
 struct project_thread {
-    _Alignas(64) int64_t expand_ns; // a cache line each: threads add at the same time
+    _Alignas(64) int64_t adapter_ns; // a cache line each: threads add at the same time
 };
 
 struct projector {

@@ -84,8 +84,12 @@ static void fixture_open(struct fixture *f, int32_t d_in, int32_t d_out)
         f->loras[i] = (struct sora_lora){LAYER_COUNT, f->modules[i]};
     }
     for (int32_t g = 0; g < GROUP_COUNT; g++)
-        f->groups[g] = (struct lora_group){&f->loras[group_adapters[g]], g == 2 ? 0.5f : 1.0f,
-                                           group_rank_max[g], group_sizes[g], group_rows[g]};
+        f->groups[g] = (struct lora_group){&f->loras[group_adapters[g]],
+                                           g == 2 ? 0.5f : 1.0f,
+                                           group_rank_max[g],
+                                           group_sizes[g],
+                                           group_rows[g],
+                                           0};
     const size_t count = (size_t)ROW_COUNT * (size_t)d_out;
     f->x = normals(&rng, (size_t)ROW_COUNT * (size_t)d_in);
     f->scratch = floats(lora_scratch_count(ROW_COUNT, RANK_MAX));
@@ -109,6 +113,12 @@ static void fixture_close(struct fixture *f)
     free(f->scratch);
 }
 
+static void shrink_task(void *context, int32_t index, int32_t thread)
+{
+    (void)thread;
+    lora_shrink_task(context, index);
+}
+
 static int64_t run(struct fixture *f, enum cpu_isa isa, struct pool *pool,
                    const struct lora_group *groups, int32_t group_count)
 {
@@ -124,8 +134,8 @@ static int64_t run(struct fixture *f, enum cpu_isa isa, struct pool *pool,
     for (int32_t i = 0; i < ROW_COUNT * f->d_out; i++)
         f->y[i] = NAN; // every value is set
     alloc_guard_enter();
-    int64_t sum = lora_work_init_on(isa, &work);
-    lora_shrink_all(pool, &work);
+    int64_t sum = lora_work_init_on(isa, &work, pool_threads(pool));
+    pool_run(pool, work.shrink_tasks, shrink_task, &work);
     // In two ranges, as two threads would.
     int32_t middle = f->d_out / 2 / 16 * 16;
     lora_expand_columns(&work, 0, f->y, f->d_out, middle, f->d_out);
@@ -241,6 +251,28 @@ static void rows_without_ranks_are_zero(void **state)
     fixture_close(&f);
 }
 
+// Then nothing is cleared beforehand: each group sets its rows, those of rank 0 too.
+static void a_batch_without_base_rows_gives_the_same_bits(void **state)
+{
+    (void)state;
+    static const int32_t others[2] = {2, 7};
+    for (size_t s = 0; s < SHAPE_COUNT; s++) {
+        struct fixture f;
+        fixture_open(&f, shapes[s].d_in, shapes[s].d_out);
+        const size_t count = (size_t)ROW_COUNT * (size_t)f.d_out;
+        run(&f, cpu_isa(), NULL, f.groups, GROUP_COUNT);
+        float *expected = copy_of(f.y, count);
+        struct lora_group all[GROUP_COUNT + 1];
+        memcpy(all, f.groups, sizeof f.groups);
+        all[GROUP_COUNT] =
+            (struct lora_group){.lora = &f.loras[1], .scale = 1, .row_count = 2, .rows = others};
+        assert_int_equal(run(&f, cpu_isa(), NULL, all, GROUP_COUNT + 1), RANK_SUM);
+        assert_int_equal(bits_differ(f.y, expected, count), -1);
+        free(expected);
+        fixture_close(&f);
+    }
+}
+
 static void no_rank_means_no_work(void **state)
 {
     (void)state;
@@ -249,13 +281,13 @@ static void no_rank_means_no_work(void **state)
     struct lora_work work = {
         .groups = &f.groups[1], .group_count = 1, .layer = 1, .call_count = 1, .m = ROW_COUNT};
     work.projs[0] = SORA_PROJ_UP;
-    assert_int_equal(lora_work_init(&work), 0); // an adapter of rank 0
+    assert_int_equal(lora_work_init(&work, 3), 0); // an adapter of rank 0
     work.groups = f.groups;
     work.group_count = GROUP_COUNT;
     work.layer = 0;
-    assert_int_equal(lora_work_init(&work), 0); // a layer without ranks
+    assert_int_equal(lora_work_init(&work, 3), 0); // a layer without ranks
     work.group_count = 0;
-    assert_int_equal(lora_work_init(&work), 0);
+    assert_int_equal(lora_work_init(&work, 3), 0);
     fixture_close(&f);
 }
 
@@ -280,9 +312,9 @@ static void modules_of_one_x_run_together(void **state)
                              .m = ROW_COUNT,
                              .d_in = 48,
                              .scratch = scratch};
-    assert_int_equal(lora_work_init(&work), 2 * RANK_SUM);
+    assert_int_equal(lora_work_init(&work, 3), 2 * RANK_SUM);
     assert_int_equal(work.rank_sums[1], 0);
-    lora_shrink_all(pool, &work);
+    pool_run(pool, work.shrink_tasks, shrink_task, &work);
     lora_expand_columns(&work, 2, f.y, 33, 0, 33);
     assert_int_equal(bits_differ(f.y, alone, ROW_COUNT * 33), -1);
     lora_expand_columns(&work, 0, f.y, 33, 0, 33);
@@ -334,11 +366,22 @@ static void groups_that_share_rows_add_up_in_their_order(void **state)
     both[1].lora = &f.loras[4];
     both[1].scale = 0.5f;
     both[1].rank_max = (int32_t)second;
+    both[1].part = 1;
     assert_int_equal(run(&f, cpu_isa(), NULL, both, 2), (first + second) * 3);
     float *composed = copy_of(f.y, count);
     struct lora_group turned[2] = {both[1], both[0]};
+    turned[0].part = 0;
+    turned[1].part = 1;
     run(&f, cpu_isa(), NULL, turned, 2);
     assert_int_not_equal(bits_differ(f.y, composed, count), -1); // the order is what it claims
+    // A first part without ranks here leaves the second as if it were alone.
+    struct lora_group empty_first[2] = {both[0], both[1]};
+    empty_first[0].lora = &f.loras[1];
+    run(&f, cpu_isa(), NULL, empty_first, 2);
+    float *after_empty = copy_of(f.y, count);
+    run(&f, cpu_isa(), NULL, &turned[0], 1);
+    assert_int_equal(bits_differ(f.y, after_empty, count), -1);
+    free(after_empty);
     struct sora_lora_module modules[LAYER_COUNT * SORA_PROJ_COUNT] = {{.rank = 0}};
     modules[SORA_PROJ_COUNT + SORA_PROJ_UP] = (struct sora_lora_module){
         .rank = (int32_t)(first + second), .scale = 2.0f, .dtype = SORA_F32, .a = a, .bt = bt};
@@ -373,6 +416,7 @@ int main(void)
         cmocka_unit_test(threads_do_not_change_a_bit),
         cmocka_unit_test(a_row_is_the_same_alone_and_in_the_batch),
         cmocka_unit_test(rows_without_ranks_are_zero),
+        cmocka_unit_test(a_batch_without_base_rows_gives_the_same_bits),
         cmocka_unit_test(no_rank_means_no_work),
         cmocka_unit_test(modules_of_one_x_run_together),
         cmocka_unit_test(a_rank_limit_equals_an_adapter_cut_to_it),
