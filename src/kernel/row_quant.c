@@ -132,10 +132,8 @@ static void fill_wide(const struct row_quant *quant, int32_t row)
     }
 }
 
-void row_quant_task(const struct row_quant *quant, int32_t index)
+void row_quant_rows(const struct row_quant *quant, int32_t first, int32_t end)
 {
-    const int32_t first = index * quant->rows_each, left = quant->m - first;
-    const int32_t end = first + (left < quant->rows_each ? left : quant->rows_each);
     for (int32_t row = first; row < end; row++) {
         if (quant->forms & ROW_QUANT_NARROW)
             fill_narrow(quant, row);
@@ -144,15 +142,14 @@ void row_quant_task(const struct row_quant *quant, int32_t index)
     }
 }
 
-static int32_t begin(enum cpu_isa isa, const float *x, int32_t m, int32_t d_in, unsigned forms,
-                     void *memory, struct row_quant *quant)
+static void begin(enum cpu_isa isa, const float *x, int32_t m, int32_t d_in, unsigned forms,
+                  void *memory, struct row_quant *quant)
 {
     ASSERT(m > 0 && d_in > 0 && d_in % ROW_QUANT_BLOCK == 0);
     const size_t rows = (size_t)m, values = rows * (size_t)d_in;
     const size_t blocks = values / ROW_QUANT_BLOCK;
     uint8_t *next = memory;
     *quant = (struct row_quant){.m = m, .d_in = d_in, .forms = forms, .x = x, .isa = isa};
-    quant->rows_each = values < SHARED_VALUES_MIN ? m : ROWS_EACH;
     quant->narrow.q = take(&next, values);
     quant->narrow.scales = take(&next, blocks * sizeof(float));
     quant->narrow.sums = take(&next, blocks * sizeof(int32_t));
@@ -161,26 +158,28 @@ static int32_t begin(enum cpu_isa isa, const float *x, int32_t m, int32_t d_in, 
     quant->narrow.spike_counts = take(&next, rows * sizeof(int32_t));
     quant->wide.q = take(&next, values * sizeof(int16_t));
     quant->wide.scales = take(&next, blocks * sizeof(float));
-    return (m + quant->rows_each - 1) / quant->rows_each;
 }
 
-int32_t row_quant_begin(const float *x, int32_t m, int32_t d_in, unsigned forms, void *memory,
-                        struct row_quant *quant)
+void row_quant_begin(const float *x, int32_t m, int32_t d_in, unsigned forms, void *memory,
+                     struct row_quant *quant)
 {
-    return begin(cpu_isa(), x, m, d_in, forms, memory, quant);
+    begin(cpu_isa(), x, m, d_in, forms, memory, quant);
 }
 
 static void fill_task(void *context, int32_t index, int32_t thread)
 {
     (void)thread;
-    row_quant_task(context, index);
+    const struct row_quant *quant = context;
+    const int32_t first = index * ROWS_EACH, left = quant->m - first;
+    row_quant_rows(quant, first, first + (left < ROWS_EACH ? left : ROWS_EACH));
 }
 
 void row_quant_fill_on(enum cpu_isa isa, struct pool *pool, const float *x, int32_t m, int32_t d_in,
                        unsigned forms, void *memory, struct row_quant *quant)
 {
-    int32_t tasks = begin(isa, x, m, d_in, forms, memory, quant);
-    pool_run(pool, tasks, fill_task, quant);
+    begin(isa, x, m, d_in, forms, memory, quant);
+    pool_run((size_t)m * (size_t)d_in < SHARED_VALUES_MIN ? NULL : pool,
+             (m + ROWS_EACH - 1) / ROWS_EACH, fill_task, quant);
 }
 
 void row_quant_fill(struct pool *pool, const float *x, int32_t m, int32_t d_in, unsigned forms,

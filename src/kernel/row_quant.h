@@ -35,7 +35,6 @@ struct row_quant {
     unsigned forms;
     const float *x; // [m][d_in]
     enum cpu_isa isa;
-    int32_t rows_each; // of a task
     struct row_narrow {
         int8_t *q;      // [m][d_in], each 8 values as k = 0 2 4 6 1 3 5 7: a word of nibbles
         float *scales;  // [m][B]
@@ -57,11 +56,10 @@ size_t row_quant_bytes(int32_t m, int32_t d_in);
 void row_quant_fill(struct pool *pool, const float *x, int32_t m, int32_t d_in, unsigned forms,
                     void *memory, struct row_quant *quant);
 
-// The same in tasks, for a caller that has more to run beside them. Returns how many there are; 1:
-// too little to share.
-int32_t row_quant_begin(const float *x, int32_t m, int32_t d_in, unsigned forms, void *memory,
-                        struct row_quant *quant);
-// Task `index`; in any order, at the same time.
-void row_quant_task(const struct row_quant *quant, int32_t index);
+// The same in two steps, for a caller that has a pool's tasks of its own: no row is filled yet;
+void row_quant_begin(const float *x, int32_t m, int32_t d_in, unsigned forms, void *memory,
+                     struct row_quant *quant);
+// fills rows [first, end); different rows at the same time.
+void row_quant_rows(const struct row_quant *quant, int32_t first, int32_t end);
 
 #endif

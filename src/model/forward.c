@@ -12,7 +12,11 @@
 #include "kernel/norm.h"
 #include "kernel/rope.h"
 
-#define SWIGLU_ROWS 4 // rows of one pool task: a few microseconds
+// Rows of one pool task. The cells of a block's keys lie side by side: many rows go by whole
+// blocks, so that threads do not write the same cache lines.
+#define STORE_ROWS 4
+#define STORE_ROWS_MANY SORA_KV_BLOCK_TOKENS
+#define STORE_VALUES_MIN 8192 // fewer are done before another thread has begun
 
 static sora_status alloc_floats(struct forward *forward, const struct sora_engine_options *options,
                                 struct sora_error *err)
@@ -116,7 +120,7 @@ void forward_deinit(struct forward *forward)
 }
 
 static void project(struct forward *forward, int32_t layer, const struct project_out *outs,
-                    int32_t count, const float *x)
+                    int32_t count, const struct project_in *in)
 {
     const struct forward_batch *of = &forward->batch;
     const struct sora_base *base = &forward->model->info.base;
@@ -132,7 +136,7 @@ static void project(struct forward *forward, int32_t layer, const struct project
                                         .groups = of->groups,
                                         .group_count = of->group_count,
                                         .ahead = ahead->list.bytes > 0 ? &ahead->list : NULL};
-    project_run(&forward->projector, &forward->model->weights, layer, &batch, outs, count, x);
+    project_run(&forward->projector, &forward->model->weights, layer, &batch, outs, count, in);
 }
 
 static void add_bias(float *y, const float *bias, int32_t m, int32_t width)
@@ -150,6 +154,33 @@ static void add_rows(float *x, const float *y, size_t count)
         x[i] += y[i];
 }
 
+// What makes the rows that a projection reads.
+struct fill_context {
+    struct forward *forward;
+    const float *norm;
+    bool adds; // first x gains what the projection before made, which is in `normed`
+};
+
+static void fill_normed(void *context, int32_t first, int32_t end)
+{
+    const struct fill_context *fill = context;
+    struct forward *forward = fill->forward;
+    const size_t hidden = (size_t)forward->model->info.base.hidden;
+    float *x = forward->x + (size_t)first * hidden,
+          *normed = forward->normed + (size_t)first * hidden;
+    if (fill->adds)
+        add_rows(x, normed, (size_t)(end - first) * hidden);
+    rmsnorm(x, fill->norm, forward->model->config.norm_eps, end - first, (int32_t)hidden, normed);
+}
+
+static void fill_swiglu(void *context, int32_t first, int32_t end)
+{
+    const struct fill_context *fill = context;
+    const size_t width = (size_t)fill->forward->model->info.base.intermediate;
+    float *gate = fill->forward->gate + (size_t)first * width;
+    swiglu(gate, fill->forward->up + (size_t)first * width, (size_t)(end - first) * width, gate);
+}
+
 static struct attention_cache layer_cache(const struct forward *forward, int32_t layer)
 {
     const struct kvcache *cache = forward->cache;
@@ -160,68 +191,78 @@ static struct attention_cache layer_cache(const struct forward *forward, int32_t
                                     .block_stride = cache->block_stride};
 }
 
-static void attention_part(struct forward *forward, int32_t layer, struct sora_step_stats *stats)
-{
-    const struct sora_base *base = &forward->model->info.base;
-    const struct weights_layer *weights = &forward->model->weights.layers[layer];
-    const struct forward_batch *batch = &forward->batch;
-    int32_t m = batch->row_count;
-    float eps = forward->model->config.norm_eps;
+struct store_context {
+    struct forward *forward;
+    int32_t layer, rows_each;
+};
 
-    rmsnorm(forward->x, weights->attention_norm, eps, m, base->hidden, forward->normed);
-    const struct project_out qkv[] = {
-        {SORA_PROJ_Q, forward->q}, {SORA_PROJ_K, forward->k}, {SORA_PROJ_V, forward->v}};
-    project(forward, layer, qkv, 3, forward->normed);
-    add_bias(forward->q, weights->q_bias, m, base->d_out[SORA_PROJ_Q]);
-    add_bias(forward->k, weights->k_bias, m, base->d_out[SORA_PROJ_K]);
-    add_bias(forward->v, weights->v_bias, m, base->d_out[SORA_PROJ_V]);
-
-    int64_t start_us = clock_now_us();
-    if (weights->q_norm != NULL)
-        rmsnorm(forward->q, weights->q_norm, eps, m * base->head_count, base->head_dim, forward->q);
-    if (weights->k_norm != NULL)
-        rmsnorm(forward->k, weights->k_norm, eps, m * base->kv_head_count, base->head_dim,
-                forward->k);
-    rope_apply(forward->q, m, base->head_count, base->head_dim, forward->rope, batch->positions);
-    rope_apply(forward->k, m, base->kv_head_count, base->head_dim, forward->rope, batch->positions);
-    const struct attention_cache cache = layer_cache(forward, layer);
-    for (int32_t i = 0; i < m; i++)
-        attention_store(&forward->shape, &cache, batch->slots[i],
-                        forward->k + (size_t)i * (size_t)base->d_out[SORA_PROJ_K],
-                        forward->v + (size_t)i * (size_t)base->d_out[SORA_PROJ_V]);
-    attention(forward->pool, &forward->shape, &cache, batch->rows, m, forward->q, forward->attended,
-              forward->attention_scratch);
-    stats->attention_us += clock_now_us() - start_us;
-
-    const struct project_out o = {SORA_PROJ_O, forward->normed};
-    project(forward, layer, &o, 1, forward->attended);
-    add_rows(forward->x, forward->normed, (size_t)m * (size_t)base->hidden);
-}
-
-static void swiglu_rows(void *context, int32_t index, int32_t thread)
+// Biases, norms and positions of queries and keys; keys and values into the cache.
+static void store_rows(void *context, int32_t index, int32_t thread)
 {
     (void)thread;
-    struct forward *forward = context;
-    size_t width = (size_t)forward->model->info.base.intermediate;
-    int32_t first = index * SWIGLU_ROWS, left = forward->batch.row_count - first;
-    size_t count = (size_t)(left < SWIGLU_ROWS ? left : SWIGLU_ROWS) * width;
-    float *gate = forward->gate + (size_t)first * width;
-    swiglu(gate, forward->up + (size_t)first * width, count, gate);
+    const struct store_context *store = context;
+    struct forward *forward = store->forward;
+    const struct sora_base *base = &forward->model->info.base;
+    const struct weights_layer *weights = &forward->model->weights.layers[store->layer];
+    const struct attention_cache cache = layer_cache(forward, store->layer);
+    const float eps = forward->model->config.norm_eps;
+    const int32_t q_width = base->d_out[SORA_PROJ_Q], k_width = base->d_out[SORA_PROJ_K];
+    const int32_t first = index * store->rows_each, left = forward->batch.row_count - first;
+    const int32_t m = left < store->rows_each ? left : store->rows_each;
+    const int32_t *positions = forward->batch.positions + first;
+    float *q = forward->q + (size_t)first * (size_t)q_width;
+    float *k = forward->k + (size_t)first * (size_t)k_width;
+    float *v = forward->v + (size_t)first * (size_t)k_width;
+    add_bias(q, weights->q_bias, m, q_width);
+    add_bias(k, weights->k_bias, m, k_width);
+    add_bias(v, weights->v_bias, m, k_width);
+    if (weights->q_norm != NULL)
+        rmsnorm(q, weights->q_norm, eps, m * base->head_count, base->head_dim, q);
+    if (weights->k_norm != NULL)
+        rmsnorm(k, weights->k_norm, eps, m * base->kv_head_count, base->head_dim, k);
+    rope_apply(q, m, base->head_count, base->head_dim, forward->rope, positions);
+    rope_apply(k, m, base->kv_head_count, base->head_dim, forward->rope, positions);
+    for (int32_t i = 0; i < m; i++)
+        attention_store(&forward->shape, &cache, forward->batch.slots[first + i],
+                        k + (size_t)i * (size_t)k_width, v + (size_t)i * (size_t)k_width);
+}
+
+static void attend(struct forward *forward, int32_t layer)
+{
+    const struct forward_batch *batch = &forward->batch;
+    const struct attention_cache cache = layer_cache(forward, layer);
+    const int32_t m = batch->row_count;
+    struct store_context store = {forward, layer,
+                                  m < 4 * STORE_ROWS_MANY ? STORE_ROWS : STORE_ROWS_MANY};
+    const bool few = (int64_t)m * forward->model->info.base.hidden < STORE_VALUES_MIN;
+    pool_run(few ? NULL : forward->pool, (m + store.rows_each - 1) / store.rows_each, store_rows,
+             &store);
+    attention(forward->pool, &forward->shape, &cache, batch->rows, m, forward->q, forward->attended,
+              forward->attention_scratch);
+}
+
+static void attention_part(struct forward *forward, int32_t layer, struct sora_step_stats *stats)
+{
+    const float *norm = forward->model->weights.layers[layer].attention_norm;
+    struct fill_context fill = {forward, norm, layer > 0};
+    const struct project_out qkv[] = {
+        {SORA_PROJ_Q, forward->q}, {SORA_PROJ_K, forward->k}, {SORA_PROJ_V, forward->v}};
+    project(forward, layer, qkv, 3, &(struct project_in){forward->normed, fill_normed, &fill});
+    int64_t start_us = clock_now_us();
+    attend(forward, layer);
+    stats->attention_us += clock_now_us() - start_us;
+    const struct project_out o = {SORA_PROJ_O, forward->normed};
+    project(forward, layer, &o, 1, &(struct project_in){.x = forward->attended});
 }
 
 static void mlp_part(struct forward *forward, int32_t layer)
 {
-    const struct sora_base *base = &forward->model->info.base;
-    int32_t m = forward->batch.row_count;
-    rmsnorm(forward->x, forward->model->weights.layers[layer].mlp_norm,
-            forward->model->config.norm_eps, m, base->hidden, forward->normed);
+    struct fill_context fill = {forward, forward->model->weights.layers[layer].mlp_norm, true};
     const struct project_out gate_up[] = {{SORA_PROJ_GATE, forward->gate},
                                           {SORA_PROJ_UP, forward->up}};
-    project(forward, layer, gate_up, 2, forward->normed);
-    pool_run(forward->pool, (m + SWIGLU_ROWS - 1) / SWIGLU_ROWS, swiglu_rows, forward);
+    project(forward, layer, gate_up, 2, &(struct project_in){forward->normed, fill_normed, &fill});
     const struct project_out down = {SORA_PROJ_DOWN, forward->normed};
-    project(forward, layer, &down, 1, forward->gate);
-    add_rows(forward->x, forward->normed, (size_t)m * (size_t)base->hidden);
+    project(forward, layer, &down, 1, &(struct project_in){forward->gate, fill_swiglu, &fill});
 }
 
 static void logits_part(struct forward *forward)
@@ -231,9 +272,12 @@ static void logits_part(struct forward *forward)
     if (batch->logit_row_count == 0)
         return;
     size_t hidden = (size_t)model->info.base.hidden;
-    for (int32_t i = 0; i < batch->logit_row_count; i++)
-        memcpy(forward->logit_x + (size_t)i * hidden,
-               forward->x + (size_t)batch->logit_rows[i] * hidden, hidden * sizeof(float));
+    for (int32_t i = 0; i < batch->logit_row_count; i++) {
+        const size_t from = (size_t)batch->logit_rows[i] * hidden;
+        float *x = forward->logit_x + (size_t)i * hidden;
+        memcpy(x, forward->x + from, hidden * sizeof(float));
+        add_rows(x, forward->normed + from, hidden); // of the last layer
+    }
     rmsnorm(forward->logit_x, model->weights.output_norm, model->config.norm_eps,
             batch->logit_row_count, (int32_t)hidden, forward->logit_x);
     project_logits(&forward->projector, &model->weights, forward->logit_x, batch->logit_row_count,

@@ -68,31 +68,64 @@ void project_begin(struct projector *projector)
     projector->base_ns = projector->adapter_ns = projector->rank_sum = 0;
 }
 
-// What has to be done with x before its products, in tasks for the threads.
+#define ROWS_EACH 4 // rows of a task before the products
+// Fewer values are done before another thread has begun.
+#define SHARED_VALUES_MIN 8192
+
+// What comes before the products: x is made and turned to integers by rows, and t = A x by ranks.
 struct prepare {
     struct projector *projector;
-    const struct lora_work *lora; // t = A x of all modules
-    const struct row_quant *quant;
-    int32_t shrink_tasks, quant_tasks;
+    const struct project_in *in;
+    int32_t m, row_tasks;
+    const struct row_quant *quant; // NULL: x stays as it is
+    const struct lora_work *lora;
+    int32_t shrink_tasks;
 };
 
-static void prepare_task(void *context, int32_t index, int32_t thread)
+static void row_task(void *context, int32_t index, int32_t thread)
 {
     const struct prepare *prepare = context;
-    if (index >= prepare->shrink_tasks) {
-        row_quant_task(prepare->quant, index - prepare->shrink_tasks);
-        return;
+    const int32_t first = index * ROWS_EACH, left = prepare->m - first;
+    const int32_t end = first + (left < ROWS_EACH ? left : ROWS_EACH);
+    if (prepare->in->fill != NULL) {
+        int64_t start_ns = clock_now_ns();
+        prepare->in->fill(prepare->in->context, first, end);
+        prepare->projector->threads[thread].fill_ns += clock_now_ns() - start_ns;
     }
+    if (prepare->quant != NULL)
+        row_quant_rows(prepare->quant, first, end);
+}
+
+static void shrink_task(void *context, int32_t index, int32_t thread)
+{
+    const struct prepare *prepare = context;
     int64_t start_ns = clock_now_ns();
     lora_shrink_task(prepare->lora, index);
     prepare->projector->threads[thread].adapter_ns += clock_now_ns() - start_ns;
 }
 
+static void shrink_or_row_task(void *context, int32_t index, int32_t thread)
+{
+    const struct prepare *prepare = context;
+    if (index < prepare->shrink_tasks)
+        shrink_task(context, index, thread);
+    else
+        row_task(context, index - prepare->shrink_tasks, thread);
+}
+
 static void prepare_run(struct prepare *prepare)
 {
-    const bool shared = prepare->shrink_tasks > 1 || prepare->quant_tasks > 1;
-    pool_run(shared ? prepare->projector->pool : NULL, prepare->shrink_tasks + prepare->quant_tasks,
-             prepare_task, prepare);
+    const int64_t values = (int64_t)prepare->m * prepare->lora->d_in;
+    struct pool *pool = prepare->projector->pool;
+    struct pool *rows = values < SHARED_VALUES_MIN ? NULL : pool;
+    struct pool *ranks = prepare->shrink_tasks > 1 ? pool : NULL;
+    if (prepare->in->fill == NULL) {
+        pool_run(rows != NULL ? rows : ranks, prepare->shrink_tasks + prepare->row_tasks,
+                 shrink_or_row_task, prepare);
+        return;
+    }
+    pool_run(rows, prepare->row_tasks, row_task, prepare);
+    pool_run(ranks, prepare->shrink_tasks, shrink_task, prepare);
 }
 
 struct expand_context {
@@ -110,84 +143,86 @@ static void expand(void *context, int32_t call, int32_t first, int32_t end, int3
     expand->projector->threads[thread].adapter_ns += clock_now_ns() - start_ns;
 }
 
-// What the threads spent on adapters within `all_ns`, as a share of that time.
-static void count_time(struct projector *projector, int64_t all_ns)
+// Of the time since start_ns: what the threads spent on adapters, each a share, and on the base.
+static void count_time(struct projector *projector, int64_t start_ns)
 {
     const int32_t threads = pool_threads(projector->pool);
-    int64_t adapter_ns = 0;
+    int64_t adapter_ns = 0, fill_ns = 0;
     for (int32_t i = 0; i < threads; i++) {
         adapter_ns += projector->threads[i].adapter_ns;
-        projector->threads[i].adapter_ns = 0;
+        fill_ns += projector->threads[i].fill_ns;
+        projector->threads[i].adapter_ns = projector->threads[i].fill_ns = 0;
     }
     projector->adapter_ns += adapter_ns / threads;
-    projector->base_ns += all_ns - adapter_ns / threads;
+    projector->base_ns += clock_now_ns() - start_ns - (adapter_ns + fill_ns) / threads;
 }
 
-// Runs the products, with x as integers where the mode and the weights allow, after t = A x of
-// `lora`; NULL: no row has a rank here.
-static void multiply(struct projector *projector, struct matmul_work *work,
-                     const struct lora_work *lora)
+// Runs the products, with x as integers where the mode and the weights allow.
+static void multiply(struct projector *projector, const struct project_in *in,
+                     const struct lora_work *lora, int64_t rank_sum, struct matmul_work *work)
 {
     struct row_quant quant;
-    struct prepare prepare = {.projector = projector, .lora = lora, .quant = &quant};
+    struct prepare prepare = {.projector = projector, .in = in, .m = work->m, .lora = lora};
     unsigned forms = 0;
     if (projector->compute == SORA_COMPUTE_INT8)
         for (int32_t i = 0; i < work->call_count; i++)
             forms |= matmul_int8_form(work->calls[i].weight);
-    if (lora != NULL)
-        prepare.shrink_tasks = lora->shrink_tasks;
-    if (forms != 0 && work->m > 0) {
-        prepare.quant_tasks = row_quant_begin(work->x, work->m, work->calls[0].weight->d_in, forms,
-                                              projector->quant_memory, &quant);
-        work->quant = &quant;
+    if (forms != 0) {
+        row_quant_begin(in->x, work->m, lora->d_in, forms, projector->quant_memory, &quant);
+        work->quant = prepare.quant = &quant;
     }
+    if (in->fill != NULL || forms != 0)
+        prepare.row_tasks = (work->m + ROWS_EACH - 1) / ROWS_EACH;
+    if (rank_sum > 0)
+        prepare.shrink_tasks = lora->shrink_tasks;
     prepare_run(&prepare);
     matmul_run(projector->pool, work, projector->matmul_scratch);
 }
 
 void project_run(struct projector *projector, const struct weights *weights, int32_t layer,
                  const struct project_batch *batch, const struct project_out *outs, int32_t count,
-                 const float *x)
+                 const struct project_in *in)
 {
     const struct weight *of_layer = weights->layers[layer].projections;
     struct lora_work lora = {.groups = batch->groups,
                              .group_count = batch->group_count,
                              .layer = layer,
                              .call_count = count,
-                             .x = x,
+                             .x = in->x,
                              .m = batch->row_count,
                              .d_in = of_layer[outs[0].proj].d_in,
                              .scratch = projector->lora_scratch};
+    struct matmul_call calls[LORA_CALLS_MAX];
+    struct expand_context context = {projector, &lora, calls};
+    struct matmul_work work = {.calls = calls,
+                               .call_count = count,
+                               .x = in->x,
+                               .m = batch->row_count,
+                               .start = expand,
+                               .start_context = &context,
+                               .ahead = batch->ahead};
+    const int64_t start_ns = clock_now_ns();
+    int64_t rank_sum = 0;
     for (int32_t i = 0; i < count; i++)
         lora.projs[i] = outs[i].proj;
-    const int64_t start_ns = clock_now_ns();
-    const int64_t rank_sum =
-        batch->group_count > 0 ? lora_work_init(&lora, pool_threads(projector->pool)) : 0;
-    struct matmul_call calls[LORA_CALLS_MAX];
+    if (batch->group_count > 0)
+        rank_sum = lora_work_init(&lora, pool_threads(projector->pool));
     for (int32_t i = 0; i < count; i++)
-        calls[i] = (struct matmul_call){.weight = &of_layer[outs[i].proj],
-                                        .y = outs[i].y,
-                                        .adds = rank_sum > 0 && lora.rank_sums[i] > 0};
-    struct expand_context context = {projector, &lora, calls};
-    multiply(projector,
-             &(struct matmul_work){.calls = calls,
-                                   .call_count = count,
-                                   .x = x,
-                                   .m = batch->row_count,
-                                   .start = expand,
-                                   .start_context = &context,
-                                   .ahead = batch->ahead},
-             rank_sum > 0 ? &lora : NULL);
+        calls[i] = (struct matmul_call){
+            .weight = &of_layer[outs[i].proj], .y = outs[i].y, .adds = lora.rank_sums[i] > 0};
+    multiply(projector, in, &lora, rank_sum, &work);
     projector->rank_sum += rank_sum;
-    count_time(projector, clock_now_ns() - start_ns);
+    count_time(projector, start_ns);
 }
 
 void project_logits(struct projector *projector, const struct weights *weights, const float *x,
                     int32_t m, float *logits)
 {
+    const struct project_in in = {.x = x};
+    const struct lora_work no_lora = {.d_in = weights->output.d_in};
     const struct matmul_call call = {.weight = &weights->output, .y = logits};
     const int64_t start_ns = clock_now_ns();
-    multiply(projector, &(struct matmul_work){.calls = &call, .call_count = 1, .x = x, .m = m},
-             NULL);
-    count_time(projector, clock_now_ns() - start_ns);
+    multiply(projector, &in, &no_lora, 0,
+             &(struct matmul_work){.calls = &call, .call_count = 1, .x = x, .m = m});
+    count_time(projector, start_ns);
 }

@@ -13,6 +13,7 @@
 
 struct project_thread {
     _Alignas(64) int64_t adapter_ns; // a cache line each: threads add at the same time
+    int64_t fill_ns;
 };
 
 struct projector {
@@ -33,6 +34,14 @@ struct project_batch {
     const struct matmul_ahead *ahead; // read after these projections
 };
 
+// What the projections read, x [M, d_in]. fill, when not NULL, makes its rows [first, end) before
+// they are read; different rows at the same time, by any thread.
+struct project_in {
+    const float *x;
+    void (*fill)(void *context, int32_t first, int32_t end);
+    void *context;
+};
+
 struct project_out {
     enum sora_proj proj;
     float *y; // [M, d_out]
@@ -46,10 +55,10 @@ void project_deinit(struct projector *projector);
 
 // A new step: the counters start at zero.
 void project_begin(struct projector *projector);
-// Every out of `count`: y = W x + scale B A x for each row, x [M, d_in].
+// Every out of `count`: y = W x + scale B A x for each row.
 void project_run(struct projector *projector, const struct weights *weights, int32_t layer,
                  const struct project_batch *batch, const struct project_out *outs, int32_t count,
-                 const float *x);
+                 const struct project_in *in);
 // The output matrix for m rows: logits [m, vocab].
 void project_logits(struct projector *projector, const struct weights *weights, const float *x,
                     int32_t m, float *logits);
