@@ -156,6 +156,11 @@ static void run_item(void *context, int32_t index, int32_t thread)
         run_chunk(split, &work, item->chunk);
         return;
     }
+    if (chunk_count(split, item->row) == 1) {
+        run_chunk(split, &work, chunk_first(split, item->row));
+        split->finish(shape, work.part, out_of(split, item->row, kv_head));
+        return;
+    }
     float *running = work.part + attention_part_floats(shape);
     memset(running, 0, attention_part_floats(shape) * sizeof(float));
     for (int32_t c = chunk_first(split, item->row); c <= chunk_last(split, item->row); c++) {
