@@ -6,11 +6,13 @@
 #define MATMUL_SUFFIX portable
 #include "kernel/matmul_body.h"
 
-// Panels of the smallest task. In f32 few rows go by groups of four panels; with integers one panel
-// of many rows is work enough, and adapters like 32 columns at a time.
-#define TASK_PANELS_F32 4
-#define TASK_PANELS_INT8 2
-#define TASK_ROWS_INT8 8 // fewer rows make smaller tasks than the pool is for
+// Panels of the smallest task. In f32 few rows go by groups of four panels; with integers a panel of
+// many rows is work enough, and adapters like 32 columns at a time.
+#define SMALLEST_F32 4
+#define SMALLEST_FEW 2
+#define SMALLEST_MANY 1
+#define FEW_ROWS 8 // with fewer, as in f32
+#define MANY_ROWS 64
 
 static const size_t unpacked_count = (size_t)MATMUL_CHUNK_VALUES * WEIGHT_PANEL_ROWS;
 
@@ -39,6 +41,16 @@ static int32_t task_panels(const struct matmul_split *split, int32_t left)
     if (part < split->smallest)
         part = split->smallest;
     return part < left ? part : left;
+}
+
+static int32_t smallest_task(const struct matmul_work *work)
+{
+    bool adds = false;
+    if (work->quant == NULL || work->m < FEW_ROWS)
+        return SMALLEST_F32;
+    for (int32_t call = 0; call < work->call_count; call++)
+        adds = adds || work->calls[call].adds;
+    return adds || work->m < MANY_ROWS ? SMALLEST_FEW : SMALLEST_MANY;
 }
 
 static int32_t task_count(const struct matmul_split *split)
@@ -112,9 +124,7 @@ void matmul_run_on(enum cpu_isa isa, struct pool *pool, const struct matmul_work
         ASSERT(work->calls[call].weight->d_in == work->calls[0].weight->d_in);
         panels += weight_panel_count(work->calls[call].weight);
     }
-    const bool small = work->quant != NULL && work->m >= TASK_ROWS_INT8;
-    const int32_t smallest = small ? TASK_PANELS_INT8 : TASK_PANELS_F32;
-    const int32_t each = (panels + threads - 1) / threads;
+    const int32_t smallest = smallest_task(work), each = (panels + threads - 1) / threads;
     uintptr_t line = ((uintptr_t)scratch + 63) & ~(uintptr_t)63;
     struct matmul_split split = {.work = work,
                                  .run = by_isa[isa],
