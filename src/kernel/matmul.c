@@ -6,8 +6,8 @@
 #define MATMUL_SUFFIX portable
 #include "kernel/matmul_body.h"
 
-// Panels of the smallest task. In f32 few rows go by groups of four panels; with integers a panel of
-// many rows is work enough, and adapters like 32 columns at a time.
+// Panels of the smallest task. In f32 few rows go by groups of four panels; with integers a panel
+// of many rows is work enough, and adapters like 32 columns at a time.
 #define SMALLEST_F32 4
 #define SMALLEST_FEW 2
 #define SMALLEST_MANY 1
