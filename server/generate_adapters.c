@@ -141,6 +141,15 @@ static void use(const struct wanted *wanted, const sora_pin *pin, const struct a
                                  .digest = info->digest};
 }
 
+// An error that says where the caller named the adapter.
+static sora_status say_where(const struct api_request *api, struct api_error *error,
+                             sora_status status)
+{
+    if (api->adapter_count > 0 && strcmp(error->param, "model") == 0)
+        snprintf(error->param, sizeof error->param, "adapters");
+    return status;
+}
+
 sora_status generate_take_adapters(struct server *server, const struct auth_caller *caller,
                                    const struct api_request *api,
                                    struct generate_adapters *adapters, struct api_error *error)
@@ -153,7 +162,7 @@ sora_status generate_take_adapters(struct server *server, const struct auth_call
     if (status == SORA_OK)
         status = pin_all(server, caller, &list, adapters, error);
     if (status != SORA_OK)
-        return status;
+        return say_where(api, error, status);
     int32_t limit = rank_limit(server, api);
     for (int32_t i = 0; i < list.count; i++)
         use(&list.items[i], adapters->pins[i], api, limit, adapters);

@@ -158,7 +158,7 @@ def test_what_is_unknown_or_too_much_is_refused(world):
         return error_of(world.post("/v1/completions", body_of(**fields)), status, code)
 
     error = refuse(404, "model_not_found", adapters=[*names(0), {"name": "nobody"}])
-    assert "nobody" in error["message"]
+    assert "nobody" in error["message"] and error["param"] == "adapters"
     refuse(404, "model_not_found", adapters=[{"name": "a0@7"}])
     refuse(400, "invalid_value", model="a0", adapters=names(1))
     refuse(400, "over_limit", adapters=names(*range(COUNT_MAX), 0))
