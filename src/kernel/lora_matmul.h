@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // y = scale * B (A x) for rows that carry adapters, at each module's exact rank, in two halves
 // around the base's product of the same modules (matmul.h): shrink, t = A x, for all modules that
-// read one x, in tasks for the threads; expand, y = B t, a range of columns at a time, by the thread that is
-// about to add W x to them. Rows of one adapter are computed together, whatever their place in the
-// batch; rank 0 and rows without an adapter cost nothing. A row's result depends on its own x and
-// adapter alone, to the bit.
+// read one x, in tasks for the threads; expand, y = B t, a range of columns at a time, by the
+// thread that is about to add W x to them. Rows of one adapter are computed together, whatever
+// their place in the batch; rank 0 and rows without an adapter cost nothing. A row's result depends
+// on its own x and adapter alone, to the bit.
 // Shrink: one dot product per rank, in a fixed order over d_in. Expand: y[o] starts at zero and
 // grows by t[r] * B[o, r] for r = 0, 1, ... in turn. A row that is in several groups grows by them
 // in the order of the groups, to the bit as by one adapter of their ranks one after another.
