@@ -11,6 +11,10 @@
 #include "base/clock.h"
 #include "kernel/matmul_int8.h"
 
+#define ROWS_EACH 4 // rows of a task before the products
+// Fewer values are done before another thread has begun.
+#define SHARED_VALUES_MIN 8192
+
 static int32_t widest_input(const struct sora_base *base)
 {
     int32_t widest = base->hidden;
@@ -68,17 +72,13 @@ void project_begin(struct projector *projector)
     projector->base_ns = projector->adapter_ns = projector->rank_sum = 0;
 }
 
-#define ROWS_EACH 4 // rows of a task before the products
-// Fewer values are done before another thread has begun.
-#define SHARED_VALUES_MIN 8192
-
 // What comes before the products: x is made and turned to integers by rows, and t = A x by ranks.
 struct prepare {
     struct projector *projector;
     const struct project_in *in;
-    int32_t m, row_tasks;
+    int32_t m, d_in, row_tasks;
     const struct row_quant *quant; // NULL: x stays as it is
-    const struct lora_work *lora;
+    const struct lora_work *lora;  // NULL: no row has a rank here
     int32_t shrink_tasks;
 };
 
@@ -115,7 +115,7 @@ static void shrink_or_row_task(void *context, int32_t index, int32_t thread)
 
 static void prepare_run(struct prepare *prepare)
 {
-    const int64_t values = (int64_t)prepare->m * prepare->lora->d_in;
+    const int64_t values = (int64_t)prepare->m * prepare->d_in;
     struct pool *pool = prepare->projector->pool;
     struct pool *rows = values < SHARED_VALUES_MIN ? NULL : pool;
     struct pool *ranks = prepare->shrink_tasks > 1 ? pool : NULL;
@@ -159,21 +159,25 @@ static void count_time(struct projector *projector, int64_t start_ns)
 
 // Runs the products, with x as integers where the mode and the weights allow.
 static void multiply(struct projector *projector, const struct project_in *in,
-                     const struct lora_work *lora, int64_t rank_sum, struct matmul_work *work)
+                     const struct lora_work *lora, struct matmul_work *work)
 {
     struct row_quant quant;
-    struct prepare prepare = {.projector = projector, .in = in, .m = work->m, .lora = lora};
+    struct prepare prepare = {.projector = projector,
+                              .in = in,
+                              .m = work->m,
+                              .d_in = work->calls[0].weight->d_in,
+                              .lora = lora};
     unsigned forms = 0;
     if (projector->compute == SORA_COMPUTE_INT8)
         for (int32_t i = 0; i < work->call_count; i++)
             forms |= matmul_int8_form(work->calls[i].weight);
-    if (forms != 0) {
-        row_quant_begin(in->x, work->m, lora->d_in, forms, projector->quant_memory, &quant);
+    if (forms != 0 && work->m > 0) {
+        row_quant_begin(in->x, work->m, prepare.d_in, forms, projector->quant_memory, &quant);
         work->quant = prepare.quant = &quant;
     }
     if (in->fill != NULL || forms != 0)
         prepare.row_tasks = (work->m + ROWS_EACH - 1) / ROWS_EACH;
-    if (rank_sum > 0)
+    if (lora != NULL)
         prepare.shrink_tasks = lora->shrink_tasks;
     prepare_run(&prepare);
     matmul_run(projector->pool, work, projector->matmul_scratch);
@@ -210,7 +214,7 @@ void project_run(struct projector *projector, const struct weights *weights, int
     for (int32_t i = 0; i < count; i++)
         calls[i] = (struct matmul_call){
             .weight = &of_layer[outs[i].proj], .y = outs[i].y, .adds = lora.rank_sums[i] > 0};
-    multiply(projector, in, &lora, rank_sum, &work);
+    multiply(projector, in, rank_sum > 0 ? &lora : NULL, &work);
     projector->rank_sum += rank_sum;
     count_time(projector, start_ns);
 }
@@ -219,10 +223,9 @@ void project_logits(struct projector *projector, const struct weights *weights, 
                     int32_t m, float *logits)
 {
     const struct project_in in = {.x = x};
-    const struct lora_work no_lora = {.d_in = weights->output.d_in};
     const struct matmul_call call = {.weight = &weights->output, .y = logits};
     const int64_t start_ns = clock_now_ns();
-    multiply(projector, &in, &no_lora, 0,
+    multiply(projector, &in, NULL,
              &(struct matmul_work){.calls = &call, .call_count = 1, .x = x, .m = m});
     count_time(projector, start_ns);
 }
