@@ -16,6 +16,7 @@ import os
 import pathlib
 import platform
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -164,9 +165,15 @@ def run_compute(work):
     return rows
 
 
+def picture_of(out):
+    return out.with_name(f"{out.stem}-curve.svg")
+
+
 def run_curve(work):
     options = ["--rank", "16", "--alpha", "64", "--xi-schedule", CURVE, "--seed", "1"]
-    result, _ = work.train("curve", "cola", options, threads=work.args.jobs)
+    result, out = work.train("curve", "cola", options, threads=work.args.jobs)
+    picture_of(work.args.out).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(out.with_suffix(".ladder.svg"), picture_of(work.args.out))
     return [
         {
             "stage": s["stage"], "xi": s["xi"], "parameters": s["parameters"], "kept": s["kept"],
@@ -322,6 +329,9 @@ def write_markdown(results, path):
         out.append("")
     if results["curve"]:
         out += ["## Quality against size (CoLA, one run with a schedule)", "",
+                "Every stage is one more pass over the rows, so what is learnt grows while the "
+                "adapter shrinks.", "",
+                f"![accuracy on dev against parameters]({picture_of(path).name})", "",
                 "| xi | parameters | kept | mcc on dev |", "|---|---|---|---|"]  # fmt: skip
         out += [f"| {r['xi']:.2g} | {r['parameters']:,} | {100 * r['kept']:.1f} % | "
                 f"{r['quality']:.4f} |" for r in results["curve"]]  # fmt: skip

@@ -26,6 +26,8 @@ with open(calls, "a") as out:
 gain = {gain} * ("--method" not in words) + 0.001 * int(of("--seed"))
 value = {{"accuracy": 0.8 + gain, "mcc": {mcc} + gain, "loss": 0.3, "examples": 100}}
 stage = {{"stage": 0, "xi": 0.0, "parameters": 7, "kept": 1.0, "eval": value, "seconds": 1.0}}
+if "--xi-schedule" in words:
+    pathlib.Path(of("--out")).with_suffix(".ladder.svg").write_text("<svg/>")
 print(json.dumps({{"eval": value, "parameters": 1000, "kept": 0.5, "seconds": 2.0, "tokens": 99,
                   "peak_rss_bytes": 5000000, "stages": [stage, stage]}}))
 """
@@ -76,6 +78,8 @@ def test_all_runs_are_made_once_and_a_stopped_series_goes_on(tmp_path):
     assert "Not run yet: e2e, pace, cola with 1 of 3 seeds, sst2 with 3 of 3 seeds" in page
     for heading in ("## cola", "## mrpc", "int8 forwards", "Quality against size", "## Claims"):
         assert heading in page
+    assert "](results-curve.svg)" in page
+    assert (tmp_path / "results-curve.svg").read_text("utf-8") == "<svg/>"
     assert "| SoRA r_max=8, 50% | 2 | 0.81" in page and "± 0.001 |" in page  # mrpc, two seeds
 
 
