@@ -301,9 +301,10 @@ def missing(results):
 
 
 def write_markdown(results, path):
-    out = ["# Results", "", "Made by `scripts/reproduce.sh`; the numbers behind it are in "
-           f"`{path.with_suffix('.json').name}`. {results['about']} Runs have int8 forwards, but for "
-           f"those that say f32. Machines: {machines(results)}.", ""]  # fmt: skip
+    data = path.with_suffix(".json").name
+    out = ["# Results", "", f"Made by `scripts/reproduce.sh`; the numbers behind it are in `{data}`. "
+           f"{results['about']} Runs have int8 forwards, but for those that say f32. "
+           f"Machines: {machines(results)}.", ""]  # fmt: skip
     if missing(results):
         out += [f"Not run yet: {', '.join(missing(results))}.", ""]
     for task in TASKS:
