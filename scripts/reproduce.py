@@ -302,8 +302,8 @@ def missing(results):
 
 def write_markdown(results, path):
     data = path.with_suffix(".json").name
-    out = ["# Results", "", f"Made by `scripts/reproduce.sh`; the numbers behind it are in `{data}`. "
-           f"{results['about']} Runs have int8 forwards, but for those that say f32. "
+    out = ["# Results", "", "Made by `scripts/reproduce.sh`; the numbers behind it are in "
+           f"`{data}`. {results['about']} Runs have int8 forwards, but for those that say f32. "
            f"Machines: {machines(results)}.", ""]  # fmt: skip
     if missing(results):
         out += [f"Not run yet: {', '.join(missing(results))}.", ""]
