@@ -14,12 +14,13 @@ void generate_reply(struct server *server, struct http_call *call, enum generate
 // Resolves a model's name as the caller knows it: *pin stays NULL for the base (or no name at all).
 SORA_CHECKED sora_status generate_pin(struct server *server, const struct auth_caller *caller,
                                       const char *name, sora_pin **pin, struct api_error *error);
-// The same of an adapter's stored name.
+// The same of an adapter's stored name; field: where the request has it.
 SORA_CHECKED sora_status generate_pin_stored(struct server *server,
                                              const struct auth_caller *caller, const char *stored,
-                                             sora_pin **pin, struct api_error *error);
+                                             const char *field, sora_pin **pin,
+                                             struct api_error *error);
 // The error of a name that means nothing here; returns SORA_NOT_FOUND.
-sora_status generate_unknown(const struct server *server, const char *name,
+sora_status generate_unknown(const struct server *server, const char *name, const char *field,
                              struct api_error *error);
 // Tokens of a prompt, or of the chat when prompt is NULL; malloc'ed.
 SORA_CHECKED sora_status generate_tokens(struct server *server, const struct api_request *api,

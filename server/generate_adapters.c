@@ -10,6 +10,7 @@
 
 struct wanted {
     char stored[NAMES_BYTES];
+    const char *field; // of the request
     float scale;
     int32_t max_rank;
 };
@@ -28,10 +29,11 @@ static sora_status no_such_id(struct api_error *error, int32_t id)
 
 // What one entry of the request means to the caller. The base adds nothing to itself.
 static sora_status want(struct server *server, const struct auth_caller *caller,
-                        const struct api_adapter *adapter, struct wanted_list *list,
-                        struct api_error *error)
+                        const struct api_adapter *adapter, const char *field,
+                        struct wanted_list *list, struct api_error *error)
 {
     struct wanted *to = &list->items[list->count];
+    to->field = field;
     to->scale = adapter->scale;
     to->max_rank = adapter->max_rank;
     if (adapter->name == NULL) {
@@ -43,7 +45,7 @@ static sora_status want(struct server *server, const struct auth_caller *caller,
         if (strcmp(adapter->name, server->base_name) == 0)
             return SORA_OK;
         if (!names_resolve(server->registry, caller, adapter->name, to->stored, NULL))
-            return generate_unknown(server, adapter->name, error);
+            return generate_unknown(server, adapter->name, field, error);
     }
     list->count++;
     return SORA_OK;
@@ -58,14 +60,15 @@ static sora_status want_named(struct server *server, const struct auth_caller *c
     if (model_is_base || api->adapter_count > 0) {
         sora_status status = SORA_OK;
         for (int32_t i = 0; i < api->adapter_count && status == SORA_OK; i++)
-            status = want(server, caller, &api->adapters[i], list, error);
+            status = want(server, caller, &api->adapters[i],
+                          api->adapters[i].name != NULL ? "adapters" : "lora", list, error);
         if (status == SORA_OK && !model_is_base)
             status = api_error_set(error, API_BAD_REQUEST, "invalid_value", "adapters",
                                    "adapters: goes with the base as model, not with an adapter");
         return status;
     }
     const struct api_adapter alone = {.name = api->model, .id = -1, .scale = 1};
-    return want(server, caller, &alone, list, error);
+    return want(server, caller, &alone, "model", list, error);
 }
 
 // The tenant's own scales hold for requests that name nothing but the base. What has been deleted
@@ -79,7 +82,7 @@ static void want_scaled(struct server *server, const struct auth_caller *caller,
     for (int32_t i = 0; i < scales.count; i++) {
         const struct api_adapter adapter = {.id = scales.items[i].id,
                                             .scale = scales.items[i].scale};
-        (void)want(server, caller, &adapter, list, &error);
+        (void)want(server, caller, &adapter, "model", list, &error);
     }
 }
 
@@ -89,8 +92,8 @@ static sora_status pin_each(struct server *server, const struct auth_caller *cal
 {
     sora_status status = SORA_OK;
     for (int32_t i = 0; i < list->count && status == SORA_OK; i++)
-        status =
-            generate_pin_stored(server, caller, list->items[i].stored, &adapters->pins[i], error);
+        status = generate_pin_stored(server, caller, list->items[i].stored, list->items[i].field,
+                                     &adapters->pins[i], error);
     return status;
 }
 
@@ -141,15 +144,6 @@ static void use(const struct wanted *wanted, const sora_pin *pin, const struct a
                                  .digest = info->digest};
 }
 
-// An error that says where the caller named the adapter.
-static sora_status say_where(const struct api_request *api, struct api_error *error,
-                             sora_status status)
-{
-    if (api->adapter_count > 0 && strcmp(error->param, "model") == 0)
-        snprintf(error->param, sizeof error->param, "adapters");
-    return status;
-}
-
 sora_status generate_take_adapters(struct server *server, const struct auth_caller *caller,
                                    const struct api_request *api,
                                    struct generate_adapters *adapters, struct api_error *error)
@@ -162,7 +156,7 @@ sora_status generate_take_adapters(struct server *server, const struct auth_call
     if (status == SORA_OK)
         status = pin_all(server, caller, &list, adapters, error);
     if (status != SORA_OK)
-        return say_where(api, error, status);
+        return status;
     int32_t limit = rank_limit(server, api);
     for (int32_t i = 0; i < list.count; i++)
         use(&list.items[i], adapters->pins[i], api, limit, adapters);

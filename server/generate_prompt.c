@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What comes before the engine: the model's name, the prompt's tokens. See generate.h.
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,16 +24,18 @@ static sora_status pin_noted(struct server *server, const char *stored, sora_pin
     return status;
 }
 
-sora_status generate_unknown(const struct server *server, const char *name, struct api_error *error)
+sora_status generate_unknown(const struct server *server, const char *name, const char *field,
+                             struct api_error *error)
 {
-    return api_error_set(error, API_NOT_FOUND, "model_not_found", "model",
+    return api_error_set(error, API_NOT_FOUND, "model_not_found", field,
                          "the model \"%.200s\" does not exist: it is neither the base \"%s\" "
                          "nor the name of an adapter here; GET /v1/models lists them",
                          name, server->base_name);
 }
 
 sora_status generate_pin_stored(struct server *server, const struct auth_caller *caller,
-                                const char *stored, sora_pin **pin, struct api_error *error)
+                                const char *stored, const char *field, sora_pin **pin,
+                                struct api_error *error)
 {
     struct sora_error cause;
     sora_status status = pin_noted(server, stored, pin, &cause);
@@ -40,8 +43,9 @@ sora_status generate_pin_stored(struct server *server, const struct auth_caller 
         return SORA_OK;
     // A name that cannot be an adapter's is unknown like any other.
     if (status == SORA_NOT_FOUND || status == SORA_MALFORMED)
-        return generate_unknown(server, names_shown(caller, stored), error);
+        return generate_unknown(server, names_shown(caller, stored), field, error);
     (void)api_error_from(error, API_FROM_MODEL, &cause);
+    snprintf(error->param, sizeof error->param, "%s", field);
     if (status == SORA_BUSY)
         error->code = "adapter_memory_busy";
     names_show_in(caller, error->message);
@@ -56,8 +60,8 @@ sora_status generate_pin(struct server *server, const struct auth_caller *caller
     if (name == NULL || strcmp(name, server->base_name) == 0)
         return SORA_OK;
     if (!names_resolve(server->registry, caller, name, stored, NULL))
-        return generate_unknown(server, name, error);
-    return generate_pin_stored(server, caller, stored, pin, error);
+        return generate_unknown(server, name, "model", error);
+    return generate_pin_stored(server, caller, stored, "model", pin, error);
 }
 
 static sora_status no_tokenizer(struct api_error *error, const char *param)

@@ -27,7 +27,8 @@
 // about ten. After the pure spin the thread yields to others between looks, then sleeps.
 #define SPIN_US 20
 #define SPIN_AND_YIELD_US 50
-#define SPIN_LOOKS 64 // looks between two readings of the clock
+#define SPIN_LOOKS 64          // looks between two readings of the clock
+#define SHARED_VALUES_MIN 8192 // fewer are done before another thread has begun
 
 struct worker {
     struct pool *pool;
@@ -200,6 +201,29 @@ void pool_run(struct pool *pool, int32_t count,
     work_off(pool, 0);
     wait_done(pool);
     atomic_store_explicit(&pool->busy, false, memory_order_release);
+}
+
+struct rows_job {
+    int32_t rows, each;
+    void (*task)(void *context, int32_t first, int32_t end, int32_t thread);
+    void *context;
+};
+
+static void run_range(void *context, int32_t index, int32_t thread)
+{
+    const struct rows_job *job = context;
+    const int32_t first = index * job->each, left = job->rows - first;
+    job->task(job->context, first, first + (left < job->each ? left : job->each), thread);
+}
+
+void pool_run_rows(struct pool *pool, int32_t rows, int32_t width, int32_t each,
+                   void (*task)(void *context, int32_t first, int32_t end, int32_t thread),
+                   void *context)
+{
+    ASSERT(rows >= 0 && each > 0);
+    struct rows_job job = {rows, each, task, context};
+    const bool few = (int64_t)rows * width < SHARED_VALUES_MIN;
+    pool_run(few ? NULL : pool, rows / each + (rows % each > 0), run_range, &job);
 }
 
 // Starts the workers with all signals blocked: they belong to the main thread.

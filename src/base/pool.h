@@ -20,4 +20,11 @@ int32_t pool_threads(const struct pool *pool); // NULL pool: 1
 void pool_run(struct pool *pool, int32_t count,
               void (*task)(void *context, int32_t index, int32_t thread), void *context);
 
+// Simple work on rows of `width` values: calls task(context, first, end, thread) for ranges of
+// `each` rows that make up [0, rows), as pool_run does; inline where all is done before another
+// thread would have begun.
+void pool_run_rows(struct pool *pool, int32_t rows, int32_t width, int32_t each,
+                   void (*task)(void *context, int32_t first, int32_t end, int32_t thread),
+                   void *context);
+
 #endif

@@ -91,7 +91,7 @@ typedef void lora_shrink_fn(const struct lora_shrink *work, int32_t first, int32
 typedef void lora_expand_fn(const struct lora_expand *work, int32_t first, int32_t end);
 lora_shrink_fn lora_shrink_portable, lora_shrink_avx2;
 lora_expand_fn lora_expand_portable, lora_expand_avx2;
-int64_t lora_work_init_on(enum cpu_isa isa, struct lora_work *work, int32_t threads);
+int64_t lora_work_init_on(enum cpu_isa isa, struct lora_work *work);
 
 // --- attention ---
 // The first position that a row at `pos` attends to.

@@ -3,6 +3,7 @@
 // caller at a time per work; the scratch is the caller's. Allocates nothing.
 #include "kernel/lora_matmul.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 #include "base/assert.h"
@@ -33,28 +34,11 @@ static int32_t rank_of(const struct lora_group *group, const struct sora_lora_mo
     return module->rank;
 }
 
-// A rank costs what it reads of the adapter and once more for each row.
-static int64_t rank_cost(const struct lora_group *group)
+int64_t lora_work_init_on(enum cpu_isa isa, struct lora_work *work)
 {
-    return group->row_count + 1;
-}
-
-// Two shares for each thread even out threads of unequal speed.
-static int32_t shrink_tasks(const struct lora_work *work, int64_t rank_sum, int32_t threads)
-{
-    return rank_sum * work->d_in < SHARED_WORK_MIN ? 1 : 2 * threads;
-}
-
-int64_t lora_work_init_on(enum cpu_isa isa, struct lora_work *work, int32_t threads)
-{
-    ASSERT(work->call_count > 0 && work->call_count <= LORA_CALLS_MAX && threads > 0);
+    ASSERT(work->call_count > 0 && work->call_count <= LORA_CALLS_MAX);
     int64_t total = 0;
-    int32_t grouped = 0;
     work->isa = isa;
-    work->shrink_cost = 0;
-    for (int32_t g = 0; g < work->group_count; g++)
-        grouped += work->groups[g].part == 0 ? work->groups[g].row_count : 0;
-    work->covers = grouped == work->m;
     float *t = work->scratch;
     for (int32_t c = 0; c < work->call_count; c++) {
         work->t[c] = t;
@@ -63,22 +47,32 @@ int64_t lora_work_init_on(enum cpu_isa isa, struct lora_work *work, int32_t thre
             const struct lora_group *group = &work->groups[g];
             int32_t rank = rank_of(group, module_of(group, work->layer, work->projs[c]));
             work->rank_sums[c] += (int64_t)rank * group->row_count;
-            work->shrink_cost += rank * rank_cost(group);
         }
         if (work->rank_sums[c] > 0)
             t += work->rank_sums[c];
         total += work->rank_sums[c];
     }
-    work->shrink_tasks = shrink_tasks(work, total, threads);
     return total;
 }
 
-int64_t lora_work_init(struct lora_work *work, int32_t threads)
+int64_t lora_work_init(struct lora_work *work)
 {
-    return lora_work_init_on(cpu_isa(), work, threads);
+    return lora_work_init_on(cpu_isa(), work);
 }
 
 // --- shrink ---
+
+struct shrink_split {
+    const struct lora_work *work;
+    int64_t cost; // of all ranks, as rank_cost counts
+    int32_t tasks;
+};
+
+// A rank costs what it reads of the adapter and once more for each row.
+static int64_t rank_cost(const struct lora_group *group)
+{
+    return group->row_count + 1;
+}
 
 // Of `count` ranks that cost `each`, those that start before `offset`.
 static int32_t ranks_before(int64_t offset, int64_t each, int32_t count)
@@ -108,11 +102,13 @@ static void shrink_ranks(const struct lora_work *work, const struct lora_group *
 
 // The ranks whose cost, all before them added up, starts in this task's share: threads get equal
 // work, however ranks are spread over the adapters.
-void lora_shrink_task(const struct lora_work *work, int32_t index)
+static void shrink_share(void *context, int32_t index, int32_t thread)
 {
-    ASSERT(index >= 0 && index < work->shrink_tasks);
-    const int64_t low = work->shrink_cost * index / work->shrink_tasks;
-    const int64_t high = work->shrink_cost * (index + 1) / work->shrink_tasks;
+    (void)thread;
+    const struct shrink_split *split = context;
+    const struct lora_work *work = split->work;
+    const int64_t low = split->cost * index / split->tasks;
+    const int64_t high = split->cost * (index + 1) / split->tasks;
     int64_t passed = 0;
     for (int32_t c = 0; c < work->call_count; c++) {
         float *t = work->t[c];
@@ -131,32 +127,51 @@ void lora_shrink_task(const struct lora_work *work, int32_t index)
     }
 }
 
+void lora_shrink_all(struct pool *pool, const struct lora_work *work)
+{
+    struct shrink_split split = {.work = work};
+    int64_t rank_sum = 0;
+    for (int32_t c = 0; c < work->call_count; c++) {
+        rank_sum += work->rank_sums[c];
+        for (int32_t g = 0; g < work->group_count; g++) {
+            const struct lora_group *group = &work->groups[g];
+            split.cost +=
+                rank_of(group, module_of(group, work->layer, work->projs[c])) * rank_cost(group);
+        }
+    }
+    // Two shares for each thread even out threads of unequal speed.
+    bool alone = rank_sum * work->d_in < SHARED_WORK_MIN;
+    split.tasks = alone ? 1 : 2 * pool_threads(pool);
+    pool_run(alone ? NULL : pool, split.tasks, shrink_share, &split);
+}
+
 // --- expand ---
 
-static void clear(float *y, int32_t d_out, int32_t row, int32_t first, int32_t end)
+static void clear(float *y, int32_t d_out, const int32_t *rows, int32_t count, int32_t first,
+                  int32_t end)
 {
-    memset(y + (size_t)row * (size_t)d_out + first, 0, (size_t)(end - first) * sizeof(float));
+    for (int32_t i = 0; i < count; i++)
+        memset(y + (size_t)rows[i] * (size_t)d_out + first, 0,
+               (size_t)(end - first) * sizeof(float));
 }
 
 void lora_expand_columns(const struct lora_work *work, int32_t call, float *y, int32_t d_out,
                          int32_t first, int32_t end)
 {
     ASSERT(call >= 0 && call < work->call_count && first >= 0 && end <= d_out);
-    for (int32_t row = 0; !work->covers && row < work->m; row++)
-        clear(y, d_out, row, first, end);
+    clear(y, d_out, work->plain_rows, work->plain_count, first, end);
     const float *t = work->t[call];
     for (int32_t g = 0; g < work->group_count; g++) {
         const struct lora_group *group = &work->groups[g];
         const struct sora_lora_module *module = module_of(group, work->layer, work->projs[call]);
         const int32_t rank = rank_of(group, module);
+        const bool sets = group->part == 0;
         if (rank == 0) {
-            for (int32_t i = 0; group->part == 0 && i < group->row_count; i++)
-                clear(y, d_out, group->rows[i], first, end);
+            clear(y, d_out, group->rows, sets ? group->row_count : 0, first, end);
             continue;
         }
-        const struct lora_expand part = {module->dtype,   module->bt,       t, rank,
-                                         group->rows,     group->row_count, y, d_out,
-                                         group->part == 0};
+        const struct lora_expand part = {module->dtype,    module->bt, t,     rank, group->rows,
+                                         group->row_count, y,          d_out, sets};
         (work->isa == CPU_PORTABLE ? lora_expand_portable : lora_expand_avx2)(&part, first, end);
         t += (size_t)rank * (size_t)group->row_count;
     }

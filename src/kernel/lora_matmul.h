@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // y = scale * B (A x) for rows that carry adapters, at each module's exact rank, in two halves
 // around the base's product of the same modules (matmul.h): shrink, t = A x, for all modules that
-// read one x, in tasks for the threads; expand, y = B t, a range of columns at a time, by the
-// thread that is about to add W x to them. Rows of one adapter are computed together, whatever
-// their place in the batch; rank 0 and rows without an adapter cost nothing. A row's result depends
-// on its own x and adapter alone, to the bit.
+// read one x in one call; expand, y = B t, a range of columns at a time, by the thread that is
+// about to add W x to them. Rows of one adapter are computed together, whatever their place in the
+// batch; rank 0 and rows without an adapter cost nothing. A row's result depends on its own x and
+// adapter alone, to the bit.
 // Shrink: one dot product per rank, in a fixed order over d_in. Expand: y[o] starts at zero and
 // grows by t[r] * B[o, r] for r = 0, 1, ... in turn. A row that is in several groups grows by them
 // in the order of the groups, to the bit as by one adapter of their ranks one after another.
 #ifndef KERNEL_LORA_MATMUL_H
 #define KERNEL_LORA_MATMUL_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/cpu.h"
+#include "base/pool.h"
 #include "sora/limits.h"
 #include "sora/lora.h"
 
@@ -37,31 +37,28 @@ struct lora_group {
 struct lora_work {
     const struct lora_group *groups;
     int32_t group_count, layer;
+    const int32_t *plain_rows; // those in no group
+    int32_t plain_count;
     int32_t call_count; // <= LORA_CALLS_MAX
     enum sora_proj projs[LORA_CALLS_MAX];
     const float *x; // [m, d_in]
-    int32_t m, d_in;
+    int32_t d_in;
     float *scratch; // lora_scratch_count floats
 
     enum cpu_isa isa;
-    int32_t shrink_tasks;
-    int64_t shrink_cost;               // of all ranks
     int64_t rank_sums[LORA_CALLS_MAX]; // over rows, of each module
     float *t[LORA_CALLS_MAX];          // of each module, [row_count, rank] of group after group
-    bool covers;                       // every row is in a group
 };
 
 // Floats of scratch for up to m rows, each in LORA_PARTS_MAX groups at most, and a largest module
 // rank. A step uses, from the start, one for each rank it computes.
 size_t lora_scratch_count(int32_t m, int32_t rank_max);
-// For a pool of so many threads. Returns the sum over rows and modules of the ranks to compute; 0:
-// nothing else needs a call.
-int64_t lora_work_init(struct lora_work *work, int32_t threads);
-// Task `index` of work->shrink_tasks (1: too little to share), which fill all t from x; in any
-// order, at the same time.
-void lora_shrink_task(const struct lora_work *work, int32_t index);
+// Returns the sum over rows and modules of the ranks to compute; 0: nothing else needs a call.
+int64_t lora_work_init(struct lora_work *work);
+// Fills all t from x.
+void lora_shrink_all(struct pool *pool, const struct lora_work *work);
 // Sets columns [first, end) of module `call` in y [m, d_out]: zero for rows without ranks. After
-// all shrink tasks; by any thread, different columns at the same time.
+// lora_shrink_all; by any thread, different columns at the same time.
 void lora_expand_columns(const struct lora_work *work, int32_t call, float *y, int32_t d_out,
                          int32_t first, int32_t end);
 

@@ -10,8 +10,6 @@
 #include "kernel/kernel_dispatch.h"
 
 #define ROWS_EACH 4 // rows of one pool task
-// Fewer values are done before another thread has begun.
-#define SHARED_VALUES_MIN 8192
 
 static size_t aligned(size_t bytes)
 {
@@ -166,20 +164,17 @@ void row_quant_begin(const float *x, int32_t m, int32_t d_in, unsigned forms, vo
     begin(cpu_isa(), x, m, d_in, forms, memory, quant);
 }
 
-static void fill_task(void *context, int32_t index, int32_t thread)
+static void fill_rows(void *context, int32_t first, int32_t end, int32_t thread)
 {
     (void)thread;
-    const struct row_quant *quant = context;
-    const int32_t first = index * ROWS_EACH, left = quant->m - first;
-    row_quant_rows(quant, first, first + (left < ROWS_EACH ? left : ROWS_EACH));
+    row_quant_rows(context, first, end);
 }
 
 void row_quant_fill_on(enum cpu_isa isa, struct pool *pool, const float *x, int32_t m, int32_t d_in,
                        unsigned forms, void *memory, struct row_quant *quant)
 {
     begin(isa, x, m, d_in, forms, memory, quant);
-    pool_run((size_t)m * (size_t)d_in < SHARED_VALUES_MIN ? NULL : pool,
-             (m + ROWS_EACH - 1) / ROWS_EACH, fill_task, quant);
+    pool_run_rows(pool, m, d_in, ROWS_EACH, fill_rows, quant);
 }
 
 void row_quant_fill(struct pool *pool, const float *x, int32_t m, int32_t d_in, unsigned forms,

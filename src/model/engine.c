@@ -279,10 +279,12 @@ static void group_rows(struct forward_batch *batch, const struct sora_span *span
                        int32_t span_count)
 {
     int32_t filled = 0, part_count = 0;
-    batch->group_count = 0;
-    for (int32_t i = 0; i < span_count; i++) {
+    batch->group_count = batch->plain_count = 0;
+    for (int32_t i = 0, row = 0; i < span_count; row += spans[i++].token_count) {
         ASSERT(spans[i].part_count >= 0 && spans[i].part_count <= LORA_PARTS_MAX);
         part_count = spans[i].part_count > part_count ? spans[i].part_count : part_count;
+        for (int32_t t = 0; spans[i].part_count == 0 && t < spans[i].token_count; t++)
+            batch->plain_rows[batch->plain_count++] = row + t;
     }
     for (int32_t part = 0; part < part_count; part++) {
         const int32_t first = batch->group_count;

@@ -16,7 +16,6 @@
 // blocks, so that threads do not write the same cache lines.
 #define STORE_ROWS 4
 #define STORE_ROWS_MANY SORA_KV_BLOCK_TOKENS
-#define STORE_VALUES_MIN 8192 // fewer are done before another thread has begun
 
 static sora_status alloc_floats(struct forward *forward, const struct sora_engine_options *options,
                                 struct sora_error *err)
@@ -83,11 +82,12 @@ sora_status forward_init(struct forward *forward, const struct sora_model *model
     batch->slots = calloc(rows, sizeof *batch->slots);
     batch->groups = calloc(uses, sizeof *batch->groups);
     batch->group_rows = calloc(uses, sizeof *batch->group_rows);
+    batch->plain_rows = calloc(rows, sizeof *batch->plain_rows);
     batch->logit_rows = calloc((size_t)options->logit_rows_max, sizeof *batch->logit_rows);
     sora_status status = SORA_OK;
     if (batch->tokens == NULL || batch->positions == NULL || batch->rows == NULL ||
         batch->slots == NULL || batch->groups == NULL || batch->group_rows == NULL ||
-        batch->logit_rows == NULL)
+        batch->plain_rows == NULL || batch->logit_rows == NULL)
         status = sora_fail(err, SORA_NO_MEMORY, "out of memory");
     if (status == SORA_OK)
         status = alloc_floats(forward, options, err);
@@ -112,7 +112,7 @@ void forward_deinit(struct forward *forward)
         forward->k,    forward->v,        forward->attended, forward->gate,
         forward->up,   forward->logit_x,  forward->logits,   forward->attention_scratch,
         batch->tokens, batch->positions,  batch->rows,       batch->slots,
-        batch->groups, batch->group_rows, batch->logit_rows};
+        batch->groups, batch->group_rows, batch->plain_rows, batch->logit_rows};
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
         free(memory[i]);
     project_deinit(&forward->projector);
@@ -135,6 +135,8 @@ static void project(struct forward *forward, int32_t layer, const struct project
     const struct project_batch batch = {.row_count = of->row_count,
                                         .groups = of->groups,
                                         .group_count = of->group_count,
+                                        .plain_rows = of->plain_rows,
+                                        .plain_count = of->plain_count,
                                         .ahead = ahead->list.bytes > 0 ? &ahead->list : NULL};
     project_run(&forward->projector, &forward->model->weights, layer, &batch, outs, count, in);
 }
@@ -166,8 +168,8 @@ static void fill_normed(void *context, int32_t first, int32_t end)
     const struct fill_context *fill = context;
     struct forward *forward = fill->forward;
     const size_t hidden = (size_t)forward->model->info.base.hidden;
-    float *x = forward->x + (size_t)first * hidden,
-          *normed = forward->normed + (size_t)first * hidden;
+    float *x = forward->x + (size_t)first * hidden;
+    float *normed = forward->normed + (size_t)first * hidden;
     if (fill->adds)
         add_rows(x, normed, (size_t)(end - first) * hidden);
     rmsnorm(x, fill->norm, forward->model->config.norm_eps, end - first, (int32_t)hidden, normed);
@@ -193,11 +195,11 @@ static struct attention_cache layer_cache(const struct forward *forward, int32_t
 
 struct store_context {
     struct forward *forward;
-    int32_t layer, rows_each;
+    int32_t layer;
 };
 
 // Biases, norms and positions of queries and keys; keys and values into the cache.
-static void store_rows(void *context, int32_t index, int32_t thread)
+static void store_rows(void *context, int32_t first, int32_t end, int32_t thread)
 {
     (void)thread;
     const struct store_context *store = context;
@@ -207,8 +209,7 @@ static void store_rows(void *context, int32_t index, int32_t thread)
     const struct attention_cache cache = layer_cache(forward, store->layer);
     const float eps = forward->model->config.norm_eps;
     const int32_t q_width = base->d_out[SORA_PROJ_Q], k_width = base->d_out[SORA_PROJ_K];
-    const int32_t first = index * store->rows_each, left = forward->batch.row_count - first;
-    const int32_t m = left < store->rows_each ? left : store->rows_each;
+    const int32_t m = end - first;
     const int32_t *positions = forward->batch.positions + first;
     float *q = forward->q + (size_t)first * (size_t)q_width;
     float *k = forward->k + (size_t)first * (size_t)k_width;
@@ -232,11 +233,9 @@ static void attend(struct forward *forward, int32_t layer)
     const struct forward_batch *batch = &forward->batch;
     const struct attention_cache cache = layer_cache(forward, layer);
     const int32_t m = batch->row_count;
-    struct store_context store = {forward, layer,
-                                  m < 4 * STORE_ROWS_MANY ? STORE_ROWS : STORE_ROWS_MANY};
-    const bool few = (int64_t)m * forward->model->info.base.hidden < STORE_VALUES_MIN;
-    pool_run(few ? NULL : forward->pool, (m + store.rows_each - 1) / store.rows_each, store_rows,
-             &store);
+    struct store_context store = {forward, layer};
+    pool_run_rows(forward->pool, m, forward->model->info.base.hidden,
+                  m < 4 * STORE_ROWS_MANY ? STORE_ROWS : STORE_ROWS_MANY, store_rows, &store);
     attention(forward->pool, &forward->shape, &cache, batch->rows, m, forward->q, forward->attended,
               forward->attention_scratch);
 }

@@ -12,8 +12,6 @@
 #include "kernel/matmul_int8.h"
 
 #define ROWS_EACH 4 // rows of a task before the products
-// Fewer values are done before another thread has begun.
-#define SHARED_VALUES_MIN 8192
 
 static int32_t widest_input(const struct sora_base *base)
 {
@@ -72,60 +70,44 @@ void project_begin(struct projector *projector)
     projector->base_ns = projector->adapter_ns = projector->rank_sum = 0;
 }
 
-// What comes before the products: x is made and turned to integers by rows, and t = A x by ranks.
-struct prepare {
+// Rows of x are made, then turned to integers.
+struct rows_work {
     struct projector *projector;
     const struct project_in *in;
-    int32_t m, d_in, row_tasks;
     const struct row_quant *quant; // NULL: x stays as it is
-    const struct lora_work *lora;  // NULL: no row has a rank here
-    int32_t shrink_tasks;
 };
 
-static void row_task(void *context, int32_t index, int32_t thread)
+static void make_rows(void *context, int32_t first, int32_t end, int32_t thread)
 {
-    const struct prepare *prepare = context;
-    const int32_t first = index * ROWS_EACH, left = prepare->m - first;
-    const int32_t end = first + (left < ROWS_EACH ? left : ROWS_EACH);
-    if (prepare->in->fill != NULL) {
-        int64_t start_ns = clock_now_ns();
-        prepare->in->fill(prepare->in->context, first, end);
-        prepare->projector->threads[thread].fill_ns += clock_now_ns() - start_ns;
+    const struct rows_work *work = context;
+    struct project_thread *spent = &work->projector->threads[thread];
+    const int64_t start_ns = clock_now_ns();
+    if (work->in->fill != NULL)
+        work->in->fill(work->in->context, first, end);
+    const int64_t filled_ns = clock_now_ns();
+    if (work->quant != NULL)
+        row_quant_rows(work->quant, first, end);
+    spent->fill_ns += filled_ns - start_ns;
+    spent->quant_ns += clock_now_ns() - filled_ns;
+}
+
+// Makes all of x. Returns the time of it that is no part of the products.
+static int64_t make_x(struct projector *projector, const struct project_in *in, int32_t m,
+                      int32_t d_in, const struct row_quant *quant)
+{
+    struct rows_work work = {projector, in, quant};
+    int64_t fill_ns = 0, quant_ns = 0, start_ns = clock_now_ns();
+    if (in->fill == NULL && quant == NULL)
+        return 0;
+    pool_run_rows(projector->pool, m, d_in, ROWS_EACH, make_rows, &work);
+    for (int32_t i = 0; i < pool_threads(projector->pool); i++) {
+        fill_ns += projector->threads[i].fill_ns;
+        quant_ns += projector->threads[i].quant_ns;
+        projector->threads[i].fill_ns = projector->threads[i].quant_ns = 0;
     }
-    if (prepare->quant != NULL)
-        row_quant_rows(prepare->quant, first, end);
-}
-
-static void shrink_task(void *context, int32_t index, int32_t thread)
-{
-    const struct prepare *prepare = context;
-    int64_t start_ns = clock_now_ns();
-    lora_shrink_task(prepare->lora, index);
-    prepare->projector->threads[thread].adapter_ns += clock_now_ns() - start_ns;
-}
-
-static void shrink_or_row_task(void *context, int32_t index, int32_t thread)
-{
-    const struct prepare *prepare = context;
-    if (index < prepare->shrink_tasks)
-        shrink_task(context, index, thread);
-    else
-        row_task(context, index - prepare->shrink_tasks, thread);
-}
-
-static void prepare_run(struct prepare *prepare)
-{
-    const int64_t values = (int64_t)prepare->m * prepare->d_in;
-    struct pool *pool = prepare->projector->pool;
-    struct pool *rows = values < SHARED_VALUES_MIN ? NULL : pool;
-    struct pool *ranks = prepare->shrink_tasks > 1 ? pool : NULL;
-    if (prepare->in->fill == NULL) {
-        pool_run(rows != NULL ? rows : ranks, prepare->shrink_tasks + prepare->row_tasks,
-                 shrink_or_row_task, prepare);
-        return;
-    }
-    pool_run(rows, prepare->row_tasks, row_task, prepare);
-    pool_run(ranks, prepare->shrink_tasks, shrink_task, prepare);
+    // Of waiting for each other too, in the same proportion.
+    const double share = (double)fill_ns / (double)(fill_ns + quant_ns + 1);
+    return in->fill == NULL ? 0 : (int64_t)(share * (double)(clock_now_ns() - start_ns));
 }
 
 struct expand_context {
@@ -140,47 +122,60 @@ static void expand(void *context, int32_t call, int32_t first, int32_t end, int3
     const struct matmul_call *of = &expand->calls[call];
     int64_t start_ns = clock_now_ns();
     lora_expand_columns(expand->lora, call, of->y, of->weight->d_out, first, end);
-    expand->projector->threads[thread].adapter_ns += clock_now_ns() - start_ns;
+    expand->projector->threads[thread].expand_ns += clock_now_ns() - start_ns;
 }
 
-// Of the time since start_ns: what the threads spent on adapters, each a share, and on the base.
-static void count_time(struct projector *projector, int64_t start_ns)
+// t = A x of all modules. False: no row has a rank here.
+static bool shrink(struct projector *projector, struct lora_work *lora)
+{
+    if (lora->group_count == 0)
+        return false;
+    int64_t start_ns = clock_now_ns();
+    int64_t rank_sum = lora_work_init(lora);
+    if (rank_sum > 0)
+        lora_shrink_all(projector->pool, lora);
+    projector->rank_sum += rank_sum;
+    projector->adapter_ns += clock_now_ns() - start_ns;
+    return rank_sum > 0;
+}
+
+// What the threads spent on adapters within a product that took `all_ns`, as a share of that time.
+static void count_time(struct projector *projector, int64_t all_ns)
 {
     const int32_t threads = pool_threads(projector->pool);
-    int64_t adapter_ns = 0, fill_ns = 0;
+    int64_t expand_ns = 0;
     for (int32_t i = 0; i < threads; i++) {
-        adapter_ns += projector->threads[i].adapter_ns;
-        fill_ns += projector->threads[i].fill_ns;
-        projector->threads[i].adapter_ns = projector->threads[i].fill_ns = 0;
+        expand_ns += projector->threads[i].expand_ns;
+        projector->threads[i].expand_ns = 0;
     }
-    projector->adapter_ns += adapter_ns / threads;
-    projector->base_ns += clock_now_ns() - start_ns - (adapter_ns + fill_ns) / threads;
+    projector->adapter_ns += expand_ns / threads;
+    projector->base_ns += all_ns - expand_ns / threads;
 }
 
-// Runs the products, with x as integers where the mode and the weights allow.
-static void multiply(struct projector *projector, const struct project_in *in,
-                     const struct lora_work *lora, struct matmul_work *work)
+// x as the products read it: as integers where the mode and the weights allow.
+static void prepare(struct projector *projector, const struct project_in *in,
+                    struct matmul_work *work, struct row_quant *quant)
 {
-    struct row_quant quant;
-    struct prepare prepare = {.projector = projector,
-                              .in = in,
-                              .m = work->m,
-                              .d_in = work->calls[0].weight->d_in,
-                              .lora = lora};
+    const int32_t d_in = work->calls[0].weight->d_in;
     unsigned forms = 0;
+    int64_t start_ns = clock_now_ns();
     if (projector->compute == SORA_COMPUTE_INT8)
         for (int32_t i = 0; i < work->call_count; i++)
             forms |= matmul_int8_form(work->calls[i].weight);
+    work->x = in->x;
     if (forms != 0 && work->m > 0) {
-        row_quant_begin(in->x, work->m, prepare.d_in, forms, projector->quant_memory, &quant);
-        work->quant = prepare.quant = &quant;
+        row_quant_begin(in->x, work->m, d_in, forms, projector->quant_memory, quant);
+        work->quant = quant;
     }
-    if (in->fill != NULL || forms != 0)
-        prepare.row_tasks = (work->m + ROWS_EACH - 1) / ROWS_EACH;
-    if (lora != NULL)
-        prepare.shrink_tasks = lora->shrink_tasks;
-    prepare_run(&prepare);
+    const int64_t fill_ns = make_x(projector, in, work->m, d_in, work->quant);
+    projector->base_ns += clock_now_ns() - start_ns - fill_ns;
+}
+
+static void multiply(struct projector *projector, const struct matmul_work *work)
+{
+    int64_t start_ns = clock_now_ns();
     matmul_run(projector->pool, work, projector->matmul_scratch);
+    count_time(projector, clock_now_ns() - start_ns);
 }
 
 void project_run(struct projector *projector, const struct weights *weights, int32_t layer,
@@ -190,42 +185,39 @@ void project_run(struct projector *projector, const struct weights *weights, int
     const struct weight *of_layer = weights->layers[layer].projections;
     struct lora_work lora = {.groups = batch->groups,
                              .group_count = batch->group_count,
+                             .plain_rows = batch->plain_rows,
+                             .plain_count = batch->plain_count,
                              .layer = layer,
                              .call_count = count,
                              .x = in->x,
-                             .m = batch->row_count,
                              .d_in = of_layer[outs[0].proj].d_in,
                              .scratch = projector->lora_scratch};
     struct matmul_call calls[LORA_CALLS_MAX];
     struct expand_context context = {projector, &lora, calls};
     struct matmul_work work = {.calls = calls,
                                .call_count = count,
-                               .x = in->x,
                                .m = batch->row_count,
                                .start = expand,
                                .start_context = &context,
                                .ahead = batch->ahead};
-    const int64_t start_ns = clock_now_ns();
-    int64_t rank_sum = 0;
-    for (int32_t i = 0; i < count; i++)
+    struct row_quant quant;
+    for (int32_t i = 0; i < count; i++) {
         lora.projs[i] = outs[i].proj;
-    if (batch->group_count > 0)
-        rank_sum = lora_work_init(&lora, pool_threads(projector->pool));
+        calls[i] = (struct matmul_call){.weight = &of_layer[outs[i].proj], .y = outs[i].y};
+    }
+    prepare(projector, in, &work, &quant);
+    const bool adapted = shrink(projector, &lora);
     for (int32_t i = 0; i < count; i++)
-        calls[i] = (struct matmul_call){
-            .weight = &of_layer[outs[i].proj], .y = outs[i].y, .adds = lora.rank_sums[i] > 0};
-    multiply(projector, in, rank_sum > 0 ? &lora : NULL, &work);
-    projector->rank_sum += rank_sum;
-    count_time(projector, start_ns);
+        calls[i].adds = adapted && lora.rank_sums[i] > 0;
+    multiply(projector, &work);
 }
 
 void project_logits(struct projector *projector, const struct weights *weights, const float *x,
                     int32_t m, float *logits)
 {
-    const struct project_in in = {.x = x};
     const struct matmul_call call = {.weight = &weights->output, .y = logits};
-    const int64_t start_ns = clock_now_ns();
-    multiply(projector, &in, NULL,
-             &(struct matmul_work){.calls = &call, .call_count = 1, .x = x, .m = m});
-    count_time(projector, start_ns);
+    struct matmul_work work = {.calls = &call, .call_count = 1, .m = m};
+    struct row_quant quant;
+    prepare(projector, &(struct project_in){.x = x}, &work, &quant);
+    multiply(projector, &work);
 }

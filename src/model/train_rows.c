@@ -23,24 +23,22 @@ struct rows_range {
     int32_t row, rows;
 };
 
-static struct rows_range range_of(const struct rows_job *job, int32_t index)
+static struct rows_range range_of(const struct rows_job *job, int32_t first, int32_t end)
 {
-    const int32_t row = index * ROW_BLOCK;
-    const int32_t rows = job->m - row < ROW_BLOCK ? job->m - row : ROW_BLOCK;
-    return (struct rows_range){(size_t)row * (size_t)job->d, row, rows};
+    return (struct rows_range){(size_t)first * (size_t)job->d, first, end - first};
 }
 
 static void run(struct pool *pool, struct rows_job *job,
-                void (*task)(void *context, int32_t index, int32_t thread))
+                void (*task)(void *context, int32_t first, int32_t end, int32_t thread))
 {
-    pool_run(pool, (job->m + ROW_BLOCK - 1) / ROW_BLOCK, task, job);
+    pool_run_rows(pool, job->m, job->d, ROW_BLOCK, task, job);
 }
 
-static void norm_task(void *context, int32_t index, int32_t thread)
+static void norm_task(void *context, int32_t first, int32_t end, int32_t thread)
 {
     (void)thread;
     const struct rows_job *job = context;
-    const struct rows_range range = range_of(job, index);
+    const struct rows_range range = range_of(job, first, end);
     rmsnorm(job->x + range.at, job->weight, job->eps, range.rows, job->d, job->out + range.at);
 }
 
@@ -51,11 +49,11 @@ void train_rows_norm(struct pool *pool, const float *x, const float *weight, flo
     run(pool, &job, norm_task);
 }
 
-static void norm_backward_task(void *context, int32_t index, int32_t thread)
+static void norm_backward_task(void *context, int32_t first, int32_t end, int32_t thread)
 {
     (void)thread;
     const struct rows_job *job = context;
-    const struct rows_range range = range_of(job, index);
+    const struct rows_range range = range_of(job, first, end);
     rmsnorm_backward(job->x + range.at, job->weight, job->eps, job->dout + range.at, range.rows,
                      job->d, job->out + range.at);
 }
@@ -68,20 +66,20 @@ void train_rows_norm_backward(struct pool *pool, const float *x, const float *we
     run(pool, &job, norm_backward_task);
 }
 
-static void rope_task(void *context, int32_t index, int32_t thread)
+static void rope_task(void *context, int32_t first, int32_t end, int32_t thread)
 {
     (void)thread;
     const struct rows_job *job = context;
-    const struct rows_range range = range_of(job, index);
+    const struct rows_range range = range_of(job, first, end);
     rope_apply(job->out + range.at, range.rows, job->head_count, job->d / job->head_count,
                job->weight, job->positions + range.row);
 }
 
-static void rope_backward_task(void *context, int32_t index, int32_t thread)
+static void rope_backward_task(void *context, int32_t first, int32_t end, int32_t thread)
 {
     (void)thread;
     const struct rows_job *job = context;
-    const struct rows_range range = range_of(job, index);
+    const struct rows_range range = range_of(job, first, end);
     rope_backward(job->out + range.at, range.rows, job->head_count, job->d / job->head_count,
                   job->weight, job->positions + range.row);
 }
@@ -98,11 +96,11 @@ void train_rows_rope(struct pool *pool, float *x, int32_t m, int32_t head_count,
     run(pool, &job, backward ? rope_backward_task : rope_task);
 }
 
-static void swiglu_task(void *context, int32_t index, int32_t thread)
+static void swiglu_task(void *context, int32_t first, int32_t end, int32_t thread)
 {
     (void)thread;
     const struct rows_job *job = context;
-    const struct rows_range range = range_of(job, index);
+    const struct rows_range range = range_of(job, first, end);
     swiglu(job->x + range.at, job->y + range.at, (size_t)range.rows * (size_t)job->d,
            job->out + range.at);
 }
@@ -114,11 +112,11 @@ void train_rows_swiglu(struct pool *pool, const float *gate, const float *up, in
     run(pool, &job, swiglu_task);
 }
 
-static void swiglu_backward_task(void *context, int32_t index, int32_t thread)
+static void swiglu_backward_task(void *context, int32_t first, int32_t end, int32_t thread)
 {
     (void)thread;
     const struct rows_job *job = context;
-    const struct rows_range range = range_of(job, index);
+    const struct rows_range range = range_of(job, first, end);
     swiglu_backward(job->x + range.at, job->y + range.at, job->dout + range.at,
                     (size_t)range.rows * (size_t)job->d, job->out + range.at, job->out2 + range.at);
 }
@@ -131,11 +129,11 @@ void train_rows_swiglu_backward(struct pool *pool, const float *gate, const floa
     run(pool, &job, swiglu_backward_task);
 }
 
-static void add_task(void *context, int32_t index, int32_t thread)
+static void add_task(void *context, int32_t first, int32_t end, int32_t thread)
 {
     (void)thread;
     const struct rows_job *job = context;
-    const struct rows_range range = range_of(job, index);
+    const struct rows_range range = range_of(job, first, end);
     for (size_t i = range.at; i < range.at + (size_t)range.rows * (size_t)job->d; i++)
         job->out[i] = job->x[i] + job->y[i];
 }
@@ -147,11 +145,11 @@ void train_rows_add(struct pool *pool, const float *a, const float *b, int32_t m
     run(pool, &job, add_task);
 }
 
-static void gather_task(void *context, int32_t index, int32_t thread)
+static void gather_task(void *context, int32_t first, int32_t end, int32_t thread)
 {
     (void)thread;
     const struct rows_job *job = context;
-    const struct rows_range range = range_of(job, index);
+    const struct rows_range range = range_of(job, first, end);
     const size_t d = (size_t)job->d;
     for (int32_t i = range.row; i < range.row + range.rows; i++)
         memcpy(job->out + (size_t)i * d, job->x + (size_t)job->positions[i] * d, d * sizeof(float));
@@ -164,11 +162,11 @@ void train_rows_gather(struct pool *pool, const float *from, const int32_t *rows
     run(pool, &job, gather_task);
 }
 
-static void scatter_task(void *context, int32_t index, int32_t thread)
+static void scatter_task(void *context, int32_t first, int32_t end, int32_t thread)
 {
     (void)thread;
     const struct rows_job *job = context;
-    const struct rows_range range = range_of(job, index);
+    const struct rows_range range = range_of(job, first, end);
     const size_t d = (size_t)job->d;
     for (int32_t i = range.row; i < range.row + range.rows; i++)
         for (size_t j = 0; j < d; j++)
@@ -182,11 +180,11 @@ void train_rows_scatter(struct pool *pool, const float *from, const int32_t *row
     run(pool, &job, scatter_task);
 }
 
-static void bias_task(void *context, int32_t index, int32_t thread)
+static void bias_task(void *context, int32_t first, int32_t end, int32_t thread)
 {
     (void)thread;
     const struct rows_job *job = context;
-    const struct rows_range range = range_of(job, index);
+    const struct rows_range range = range_of(job, first, end);
     float *y = job->out + range.at;
     for (int32_t i = 0; i < range.rows; i++, y += job->d)
         for (int32_t j = 0; j < job->d; j++)

@@ -122,6 +122,41 @@ static void without_a_pool_all_runs_inline(void **state)
     pool_destroy(NULL);
 }
 
+static void mark_rows(void *context, int32_t first, int32_t end, int32_t thread)
+{
+    struct job *job = context;
+    if (first >= end || end - first > 4 || first % 4 != 0)
+        atomic_fetch_add(&job->bad_threads, 1);
+    for (int32_t row = first; row < end; ++row)
+        mark(context, row, thread);
+}
+
+static void meet_rows(void *context, int32_t first, int32_t end, int32_t thread)
+{
+    (void)end;
+    meet(context, first, thread);
+}
+
+static void rows_run_once_in_ranges_and_few_of_them_inline(void **state)
+{
+    (void)state;
+    struct pool *pool = NULL;
+    assert_int_equal(pool_create(3, &pool, NULL), SORA_OK);
+    for (int32_t rows = 0; rows <= 13; ++rows) {
+        struct job wide = {.threads = 3}, few = {.threads = 1}; // the caller's thread is 0
+        pool_run_rows(pool, rows, 1 << 20, 4, mark_rows, &wide);
+        check_job(&wide, rows, 1);
+        pool_run_rows(pool, rows, 1, 4, mark_rows, &few);
+        check_job(&few, rows, 1);
+    }
+    _Atomic int32_t arrived = 0;
+    int64_t start_us = clock_now_us();
+    pool_run_rows(pool, 6, 1 << 20, 3, meet_rows, &arrived);
+    assert_int_equal(arrived, 2);
+    assert_true(clock_now_us() - start_us < 10000000);
+    pool_destroy(pool);
+}
+
 static void a_pool_of_no_or_too_many_threads_is_refused(void **state)
 {
     (void)state;
@@ -246,6 +281,7 @@ int main(void)
         cmocka_unit_test(sleeping_workers_and_callers_wake),
         cmocka_unit_test(indices_run_at_the_same_time),
         cmocka_unit_test(without_a_pool_all_runs_inline),
+        cmocka_unit_test(rows_run_once_in_ranges_and_few_of_them_inline),
         cmocka_unit_test(a_pool_of_no_or_too_many_threads_is_refused),
         cmocka_unit_test(a_pool_that_never_ran_is_destroyed),
         cmocka_unit_test(a_queue_keeps_order_and_bound),

@@ -113,29 +113,40 @@ static void fixture_close(struct fixture *f)
     free(f->scratch);
 }
 
-static void shrink_task(void *context, int32_t index, int32_t thread)
+// Rows in none of the groups; returns how many.
+static int32_t plain_rows_of(const struct lora_group *groups, int32_t group_count, int32_t *plain)
 {
-    (void)thread;
-    lora_shrink_task(context, index);
+    int32_t count = 0;
+    for (int32_t row = 0; row < ROW_COUNT; row++) {
+        bool grouped = false;
+        for (int32_t g = 0; g < group_count; g++)
+            for (int32_t i = 0; i < groups[g].row_count; i++)
+                grouped = grouped || groups[g].rows[i] == row;
+        if (!grouped)
+            plain[count++] = row;
+    }
+    return count;
 }
 
 static int64_t run(struct fixture *f, enum cpu_isa isa, struct pool *pool,
                    const struct lora_group *groups, int32_t group_count)
 {
+    int32_t plain[ROW_COUNT];
     struct lora_work work = {.groups = groups,
                              .group_count = group_count,
+                             .plain_rows = plain,
+                             .plain_count = plain_rows_of(groups, group_count, plain),
                              .layer = 1,
                              .call_count = 1,
                              .projs = {SORA_PROJ_UP},
                              .x = f->x,
-                             .m = ROW_COUNT,
                              .d_in = f->d_in,
                              .scratch = f->scratch};
     for (int32_t i = 0; i < ROW_COUNT * f->d_out; i++)
         f->y[i] = NAN; // every value is set
     alloc_guard_enter();
-    int64_t sum = lora_work_init_on(isa, &work, pool_threads(pool));
-    pool_run(pool, work.shrink_tasks, shrink_task, &work);
+    int64_t sum = lora_work_init_on(isa, &work);
+    lora_shrink_all(pool, &work);
     // In two ranges, as two threads would.
     int32_t middle = f->d_out / 2 / 16 * 16;
     lora_expand_columns(&work, 0, f->y, f->d_out, middle, f->d_out);
@@ -251,43 +262,20 @@ static void rows_without_ranks_are_zero(void **state)
     fixture_close(&f);
 }
 
-// Then nothing is cleared beforehand: each group sets its rows, those of rank 0 too.
-static void a_batch_without_base_rows_gives_the_same_bits(void **state)
-{
-    (void)state;
-    static const int32_t others[2] = {2, 7};
-    for (size_t s = 0; s < SHAPE_COUNT; s++) {
-        struct fixture f;
-        fixture_open(&f, shapes[s].d_in, shapes[s].d_out);
-        const size_t count = (size_t)ROW_COUNT * (size_t)f.d_out;
-        run(&f, cpu_isa(), NULL, f.groups, GROUP_COUNT);
-        float *expected = copy_of(f.y, count);
-        struct lora_group all[GROUP_COUNT + 1];
-        memcpy(all, f.groups, sizeof f.groups);
-        all[GROUP_COUNT] =
-            (struct lora_group){.lora = &f.loras[1], .scale = 1, .row_count = 2, .rows = others};
-        assert_int_equal(run(&f, cpu_isa(), NULL, all, GROUP_COUNT + 1), RANK_SUM);
-        assert_int_equal(bits_differ(f.y, expected, count), -1);
-        free(expected);
-        fixture_close(&f);
-    }
-}
-
 static void no_rank_means_no_work(void **state)
 {
     (void)state;
     struct fixture f;
     fixture_open(&f, 48, 33);
-    struct lora_work work = {
-        .groups = &f.groups[1], .group_count = 1, .layer = 1, .call_count = 1, .m = ROW_COUNT};
+    struct lora_work work = {.groups = &f.groups[1], .group_count = 1, .layer = 1, .call_count = 1};
     work.projs[0] = SORA_PROJ_UP;
-    assert_int_equal(lora_work_init(&work, 3), 0); // an adapter of rank 0
+    assert_int_equal(lora_work_init(&work), 0); // an adapter of rank 0
     work.groups = f.groups;
     work.group_count = GROUP_COUNT;
     work.layer = 0;
-    assert_int_equal(lora_work_init(&work, 3), 0); // a layer without ranks
+    assert_int_equal(lora_work_init(&work), 0); // a layer without ranks
     work.group_count = 0;
-    assert_int_equal(lora_work_init(&work, 3), 0);
+    assert_int_equal(lora_work_init(&work), 0);
     fixture_close(&f);
 }
 
@@ -309,12 +297,16 @@ static void modules_of_one_x_run_together(void **state)
                              .call_count = 3,
                              .projs = {SORA_PROJ_GATE, SORA_PROJ_Q, SORA_PROJ_UP},
                              .x = f.x,
-                             .m = ROW_COUNT,
                              .d_in = 48,
                              .scratch = scratch};
-    assert_int_equal(lora_work_init(&work, 3), 2 * RANK_SUM);
+    int32_t plain[ROW_COUNT];
+    work.plain_rows = plain;
+    work.plain_count = plain_rows_of(f.groups, GROUP_COUNT, plain);
+    for (int32_t i = 0; i < ROW_COUNT * 33; i++)
+        f.y[i] = NAN; // every value is set
+    assert_int_equal(lora_work_init(&work), 2 * RANK_SUM);
     assert_int_equal(work.rank_sums[1], 0);
-    pool_run(pool, work.shrink_tasks, shrink_task, &work);
+    lora_shrink_all(pool, &work);
     lora_expand_columns(&work, 2, f.y, 33, 0, 33);
     assert_int_equal(bits_differ(f.y, alone, ROW_COUNT * 33), -1);
     lora_expand_columns(&work, 0, f.y, 33, 0, 33);
@@ -416,7 +408,6 @@ int main(void)
         cmocka_unit_test(threads_do_not_change_a_bit),
         cmocka_unit_test(a_row_is_the_same_alone_and_in_the_batch),
         cmocka_unit_test(rows_without_ranks_are_zero),
-        cmocka_unit_test(a_batch_without_base_rows_gives_the_same_bits),
         cmocka_unit_test(no_rank_means_no_work),
         cmocka_unit_test(modules_of_one_x_run_together),
         cmocka_unit_test(a_rank_limit_equals_an_adapter_cut_to_it),

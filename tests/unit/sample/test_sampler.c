@@ -206,7 +206,7 @@ static int heavier_first(const void *a, const void *b)
 static void top_p_of_a_large_vocabulary_draws_from_the_nucleus(void **state)
 {
     (void)state;
-    enum { LARGE = 49159, DRAWS = 600 };
+    enum { LARGE = 49159, DRAWS = 4000 };
     static const struct {
         float top_p, spread;
     } cases[] = {{0.95f, 2}, {0.9f, 4}, {0.5f, 0.3f}, {0.999f, 1}, {0.8f, 0}, {0.1f, 8}};
@@ -250,7 +250,7 @@ static void top_p_of_a_large_vocabulary_draws_from_the_nucleus(void **state)
         // Five standard errors, and the token at the half may be large.
         const double share = (double)heavy / DRAWS;
         const double token = half < LARGE ? (double)sorted[half].weight / sum : 0;
-        assert_true(share > 0.5 - 0.1 && share < 0.5 + 0.1 + token);
+        assert_true(share > 0.5 - 0.04 && share < 0.5 + 0.04 + token);
         if (nucleus > 10)
             assert_true(farthest > nucleus / 2);
     }
