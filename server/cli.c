@@ -265,12 +265,26 @@ static const char *nearest_option(const struct cli_command *command, const char 
     return cli_nearest(name, names, count);
 }
 
-static int report_unknown(const struct walk *walk, const char *word, size_t word_bytes)
+// Of the options that begin with a letter the first, or whichever is nearest.
+static const char *option_of_letter(const struct cli_command *command, const char *letter)
+{
+    for (int32_t i = 0; i < command->option_count; i++) {
+        const struct cli_option *option = &command->options[i];
+        if (option->kind != CLI_HEADING && option->kind != CLI_POSITIONAL &&
+            option->name[0] == letter[0])
+            return option->name;
+    }
+    return nearest_option(command, letter, true);
+}
+
+static int report_unknown(const struct walk *walk, const char *dashes, const char *word,
+                          size_t word_bytes)
 {
     char name[CLI_WORD_BYTES_MAX + 1];
     snprintf(name, sizeof name, "%.*s", (int)word_bytes, word);
-    return cli_usage(walk->program, "unknown option --%s; did you mean --%s?", name,
-                     nearest_option(walk->command, name, true));
+    return cli_usage(walk->program, "unknown option %s%s; did you mean --%s?", dashes, name,
+                     word_bytes == 1 ? option_of_letter(walk->command, name)
+                                     : nearest_option(walk->command, name, true));
 }
 
 static int take_positional(struct walk *walk, const char *text)
@@ -314,8 +328,8 @@ static int take_dashed(struct walk *walk, int argc, char **argv, int *i)
                                       : word[2] == '\0' ? find_key(walk->command, word[1])
                                                         : NULL;
     if (option == NULL)
-        return is_long ? report_unknown(walk, name, name_bytes)
-                       : report_unknown(walk, word + 1, strlen(word + 1));
+        return is_long ? report_unknown(walk, "--", name, name_bytes)
+                       : report_unknown(walk, "-", word + 1, strlen(word + 1));
     if (option->kind == CLI_FLAG)
         return equals == NULL ? take_option(walk, option, NULL)
                               : cli_usage(walk->program, "--%s takes no value", option->name);

@@ -25,6 +25,7 @@ struct serve_options {
 static const struct cli_option options[] = {
     {.kind = CLI_HEADING, .doc = "Model"},
     {.name = "model",
+     .key = 'm',
      .kind = CLI_TEXT,
      .offset = FIELD(config.model_path),
      .arg = "FILE",

@@ -142,7 +142,8 @@ static void wrong_usage_is_exit_2_and_says_what_would_be_right(void **state)
     } cases[] = {
         {{"in", "--model", "x", "--rnak=3"}, "unknown option --rnak; did you mean --rank?"},
         {{"in", "--model", "x", "--mem"}, "did you mean --memory?"},
-        {{"in", "--model", "x", "-z"}, "unknown option"},
+        {{"in", "--model", "x", "-z"}, "unknown option -z; did you mean --"},
+        {{"in", "--model", "x", "-r"}, "unknown option -r; did you mean --rank?"},
         {{"in", "--model", "x", "--hlep"}, "did you mean --help?"},
         {{"in", "--model"}, "--model needs a value: --model F"},
         {{"in"}, "--model F is missing"},
