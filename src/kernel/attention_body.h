@@ -119,14 +119,14 @@ LANES_FN void score_row(enum sora_dtype dtype, const struct attention_chunk *wor
 }
 
 // The scores of positions [first, end) of a chunk become e^(score - max), those beside them in
-// their vectors 0. scores is that of the chunk's first position.
+// their vectors what a sum does not feel. scores is that of the chunk's first position.
 LANES_FN void exponentials(float *scores, int32_t first, int32_t end, float *max_out,
                            float *sum_out)
 {
     const int32_t low = first / VEC_LANES * VEC_LANES;
     const int32_t high = (end + VEC_LANES - 1) / VEC_LANES * VEC_LANES;
     for (int32_t i = low; i < first; i++)
-        scores[i] = -INFINITY; // whose e^x is 0
+        scores[i] = -INFINITY;
     for (int32_t i = end; i < high; i++)
         scores[i] = -INFINITY;
     vec max = vec_set1(-INFINITY);
@@ -139,7 +139,7 @@ LANES_FN void exponentials(float *scores, int32_t first, int32_t end, float *max
     max = vec_set1(lanes[0]);
     vec sum = vec_zero();
     for (int32_t i = low; i < high; i += VEC_LANES) {
-        vec e = vec_exp(vec_sub(vec_load(scores + i), max));
+        vec e = vec_exp_of_negative(vec_sub(vec_load(scores + i), max));
         vec_store(scores + i, e);
         sum = vec_add(sum, e);
     }

@@ -271,6 +271,9 @@ LANES_FN void run_tile(enum weight_type type, int rows, const struct int8_tile *
                                            columns - first)
                            : vec_zero();
     }
+    LANES_UNROLL(8)
+    for (int r = 0; r < rows; r++) // a store that waits for its line holds up those of the sums
+        __builtin_prefetch(y + (size_t)r * (size_t)d_out, 1, 3);
     const uint8_t *data = tile->panel;
     struct int8_rows at = first_block(type, rows, tile);
     struct int8_fetch next = tile->next, ahead = tile->ahead;

@@ -326,12 +326,12 @@ void sora_engine_step(sora_engine *engine, struct sora_span *spans, int32_t span
     for (int32_t i = 0; i < span_count; i++)
         add_rows_of_span(engine, &spans[i]);
     group_rows(batch, spans, span_count);
+    own.rows = batch->row_count;
     forward_run(&engine->forward, &own);
     hand_out_logits(engine, spans, span_count);
     for (int32_t i = 0; i < span_count; i++)
         kvcache_computed(&engine->cache, spans[i].seq, spans[i].tokens, spans[i].token_count);
     alloc_guard_leave();
-    own.rows = batch->row_count;
     own.total_us = clock_now_us() - start_us;
     if (stats != NULL)
         *stats = own;

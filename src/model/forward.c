@@ -36,7 +36,6 @@ static sora_status alloc_floats(struct forward *forward, const struct sora_engin
         {&forward->attended, rows, (size_t)base->d_out[SORA_PROJ_Q]},
         {&forward->gate, rows, (size_t)base->intermediate},
         {&forward->up, rows, (size_t)base->intermediate},
-        {&forward->logit_x, logit_rows, (size_t)base->hidden},
         {&forward->logits, logit_rows, (size_t)base->vocab_size},
     };
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) {
@@ -92,9 +91,7 @@ sora_status forward_init(struct forward *forward, const struct sora_model *model
     if (status == SORA_OK)
         status = alloc_floats(forward, options, err);
     if (status == SORA_OK)
-        status = project_init(&forward->projector, &model->info.base, pool,
-                              rows > (size_t)options->logit_rows_max ? options->rows_max
-                                                                     : options->logit_rows_max,
+        status = project_init(&forward->projector, &model->info.base, pool, options->rows_max,
                               options->compute, err);
     if (status != SORA_OK) {
         forward_deinit(forward);
@@ -107,12 +104,25 @@ sora_status forward_init(struct forward *forward, const struct sora_model *model
 void forward_deinit(struct forward *forward)
 {
     struct forward_batch *batch = &forward->batch;
-    void *memory[] = {
-        forward->rope, forward->x,        forward->normed,   forward->q,
-        forward->k,    forward->v,        forward->attended, forward->gate,
-        forward->up,   forward->logit_x,  forward->logits,   forward->attention_scratch,
-        batch->tokens, batch->positions,  batch->rows,       batch->slots,
-        batch->groups, batch->group_rows, batch->plain_rows, batch->logit_rows};
+    void *memory[] = {forward->rope,
+                      forward->x,
+                      forward->normed,
+                      forward->q,
+                      forward->k,
+                      forward->v,
+                      forward->attended,
+                      forward->gate,
+                      forward->up,
+                      forward->logits,
+                      forward->attention_scratch,
+                      batch->tokens,
+                      batch->positions,
+                      batch->rows,
+                      batch->slots,
+                      batch->groups,
+                      batch->group_rows,
+                      batch->plain_rows,
+                      batch->logit_rows};
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
         free(memory[i]);
     project_deinit(&forward->projector);
@@ -228,16 +238,39 @@ static void store_rows(void *context, int32_t first, int32_t end, int32_t thread
                         k + (size_t)i * (size_t)k_width, v + (size_t)i * (size_t)k_width);
 }
 
-static void attend(struct forward *forward, int32_t layer)
+static void store(struct forward *forward, int32_t layer)
 {
-    const struct forward_batch *batch = &forward->batch;
-    const struct attention_cache cache = layer_cache(forward, layer);
-    const int32_t m = batch->row_count;
+    const int32_t m = forward->batch.row_count;
     struct store_context store = {forward, layer};
     pool_run_rows(forward->pool, m, forward->model->info.base.hidden,
                   m < 4 * STORE_ROWS_MANY ? STORE_ROWS : STORE_ROWS_MANY, store_rows, &store);
-    attention(forward->pool, &forward->shape, &cache, batch->rows, m, forward->q, forward->attended,
-              forward->attention_scratch);
+}
+
+static void attend(struct forward *forward, int32_t layer)
+{
+    const struct attention_cache cache = layer_cache(forward, layer);
+    attention(forward->pool, &forward->shape, &cache, forward->batch.rows, forward->batch.row_count,
+              forward->q, forward->attended, forward->attention_scratch);
+}
+
+static void move_rows(float *values, const int32_t *from, int32_t count, int32_t width)
+{
+    const size_t bytes = (size_t)width * sizeof *values;
+    for (int32_t i = 0; i < count; i++)
+        memmove(values + (size_t)i * (size_t)width, values + (size_t)from[i] * (size_t)width,
+                bytes);
+}
+
+// After the last keys and values, rows without logits have nothing more to give.
+static void keep_logit_rows(struct forward *forward)
+{
+    struct forward_batch *batch = &forward->batch;
+    const struct sora_base *base = &forward->model->info.base;
+    if (batch->logit_row_count == batch->row_count)
+        return;
+    forward_batch_keep_logit_rows(batch);
+    move_rows(forward->x, batch->logit_rows, batch->row_count, base->hidden);
+    move_rows(forward->q, batch->logit_rows, batch->row_count, base->d_out[SORA_PROJ_Q]);
 }
 
 static void attention_part(struct forward *forward, int32_t layer, struct sora_step_stats *stats)
@@ -248,6 +281,9 @@ static void attention_part(struct forward *forward, int32_t layer, struct sora_s
         {SORA_PROJ_Q, forward->q}, {SORA_PROJ_K, forward->k}, {SORA_PROJ_V, forward->v}};
     project(forward, layer, qkv, 3, &(struct project_in){forward->normed, fill_normed, &fill});
     int64_t start_us = clock_now_us();
+    store(forward, layer);
+    if (layer + 1 == forward->model->info.base.layer_count)
+        keep_logit_rows(forward);
     attend(forward, layer);
     stats->attention_us += clock_now_us() - start_us;
     const struct project_out o = {SORA_PROJ_O, forward->normed};
@@ -267,20 +303,13 @@ static void mlp_part(struct forward *forward, int32_t layer)
 static void logits_part(struct forward *forward)
 {
     const struct sora_model *model = forward->model;
-    const struct forward_batch *batch = &forward->batch;
-    if (batch->logit_row_count == 0)
+    const int32_t m = forward->batch.row_count, hidden = model->info.base.hidden;
+    if (m == 0)
         return;
-    size_t hidden = (size_t)model->info.base.hidden;
-    for (int32_t i = 0; i < batch->logit_row_count; i++) {
-        const size_t from = (size_t)batch->logit_rows[i] * hidden;
-        float *x = forward->logit_x + (size_t)i * hidden;
-        memcpy(x, forward->x + from, hidden * sizeof(float));
-        add_rows(x, forward->normed + from, hidden); // of the last layer
-    }
-    rmsnorm(forward->logit_x, model->weights.output_norm, model->config.norm_eps,
-            batch->logit_row_count, (int32_t)hidden, forward->logit_x);
-    project_logits(&forward->projector, &model->weights, forward->logit_x, batch->logit_row_count,
-                   forward->logits);
+    add_rows(forward->x, forward->normed, (size_t)m * (size_t)hidden); // of the last layer
+    rmsnorm(forward->x, model->weights.output_norm, model->config.norm_eps, m, hidden,
+            forward->normed);
+    project_logits(&forward->projector, &model->weights, forward->normed, m, forward->logits);
 }
 
 void forward_run(struct forward *forward, struct sora_step_stats *stats)

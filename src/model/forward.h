@@ -7,28 +7,12 @@
 
 #include "base/pool.h"
 #include "kernel/attention.h"
-#include "kernel/lora_matmul.h"
 #include "model/ahead.h"
+#include "model/forward_batch.h"
 #include "model/kvcache.h"
 #include "model/project.h"
 #include "model/weights.h"
 #include "sora/engine.h"
-
-// What a pass computes: filled by the engine from the spans of a step. M rows, L logit rows.
-struct forward_batch {
-    int32_t row_count;
-    int32_t *tokens;            // [M]
-    int32_t *positions;         // [M]
-    struct attention_row *rows; // [M]
-    int32_t *slots;             // [M]: KV slot of the row, block * T + offset
-    int32_t group_count;        // adapter views in use
-    struct lora_group *groups;  // of first parts, of second parts, ...; rows in ascending order
-    int32_t *group_rows;        // [M * LORA_PARTS_MAX], the groups' row lists one after another
-    int32_t plain_count;
-    int32_t *plain_rows; // [M]: rows in no group
-    int32_t logit_row_count;
-    int32_t *logit_rows; // [L]: rows whose logits are wanted
-};
 
 struct forward {
     const struct sora_model *model;
@@ -38,7 +22,7 @@ struct forward {
     struct attention_shape shape;
     struct forward_batch batch;
     float *rope; // [context_max][head_dim]
-    float *x, *normed, *q, *k, *v, *attended, *gate, *up, *logit_x;
+    float *x, *normed, *q, *k, *v, *attended, *gate, *up;
     float *logits; // [L, vocab] of the last pass
     void *attention_scratch;
     struct projector projector;
