@@ -52,8 +52,10 @@ struct row_narrow_block {
 struct row_wide_block {
     int16_t *q; // [32], written
     float scale;
+    int32_t sum;
 };
-typedef void row_quant_narrow_fn(const float *x, struct row_narrow_block *out);
+// form: ROW_QUANT_NARROW or ROW_QUANT_PAIRS.
+typedef void row_quant_narrow_fn(unsigned form, const float *x, struct row_narrow_block *out);
 typedef void row_quant_wide_fn(const float *x, struct row_wide_block *out);
 row_quant_narrow_fn row_quant_narrow_portable, row_quant_narrow_avx2;
 row_quant_wide_fn row_quant_wide_portable, row_quant_wide_avx2;

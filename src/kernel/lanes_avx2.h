@@ -95,6 +95,10 @@ LANES_FN ivec ivec_and(ivec a, ivec b)
 {
     return _mm256_and_si256(a, b);
 }
+LANES_FN ivec ivec_xor(ivec a, ivec b)
+{
+    return _mm256_xor_si256(a, b);
+}
 LANES_FN ivec ivec_add(ivec a, ivec b)
 {
     return _mm256_add_epi32(a, b);

@@ -62,6 +62,14 @@ LANES_FN ivec ivec_and(ivec a, ivec b)
 {
     return _mm512_and_si512(a, b);
 }
+LANES_FN ivec ivec_xor(ivec a, ivec b)
+{
+    return _mm512_xor_si512(a, b);
+}
+LANES_FN ivec ivec_add(ivec a, ivec b)
+{
+    return _mm512_add_epi32(a, b);
+}
 LANES_FN ivec ivec_sub(ivec a, ivec b)
 {
     return _mm512_sub_epi32(a, b);

@@ -112,6 +112,10 @@ LANES_FN ivec ivec_and(ivec a, ivec b)
 {
     LANES_EACH(ivec, i, a.i[lane] & b.i[lane]);
 }
+LANES_FN ivec ivec_xor(ivec a, ivec b)
+{
+    LANES_EACH(ivec, i, a.i[lane] ^ b.i[lane]);
+}
 LANES_FN ivec ivec_add(ivec a, ivec b)
 {
     LANES_EACH(ivec, i, a.i[lane] + b.i[lane]);

@@ -58,8 +58,9 @@ LANES_FN struct raw load_raw(enum weight_type type, const uint8_t *quants, int u
     const uint8_t *from = quants + 4 * VEC_LANES * v;
     struct raw raw;
     if (type == WEIGHT_Q8_0) {
-        raw.word[0] = ivec_load(from + 2 * (size_t)unit * stride);
-        raw.word[1] = ivec_load(from + (2 * (size_t)unit + 1) * stride);
+        const ivec signs = ivec_set1((int32_t)0x80808080u);
+        raw.word[0] = ivec_xor(ivec_load(from + 2 * (size_t)unit * stride), signs);
+        raw.word[1] = ivec_xor(ivec_load(from + (2 * (size_t)unit + 1) * stride), signs);
     } else {
         raw.word[0] = raw.word[1] = ivec_load(from + (size_t)unit * stride);
     }

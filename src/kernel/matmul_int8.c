@@ -26,19 +26,12 @@ LANES_FN ivec dot_nibbles_end(ivec sum)
     return sum;
 }
 
-static uint32_t pair_of(int32_t low, int32_t high)
+LANES_FN ivec dot_bytes(ivec sum, ivec w, ivec x)
 {
-    return (uint32_t)(uint16_t)low | (uint32_t)(uint16_t)high << 16;
-}
-
-LANES_FN ivec even_bytes(ivec w)
-{
-    LANES_EACH(ivec, i, pair_of(byte_at(w.i[lane], 0), byte_at(w.i[lane], 2)));
-}
-
-LANES_FN ivec odd_bytes(ivec w)
-{
-    LANES_EACH(ivec, i, pair_of(byte_at(w.i[lane], 1), byte_at(w.i[lane], 3)));
+    LANES_LOOP
+    for (int i = 0; i < 4; i++)
+        sum.i[lane] += (uint32_t)((int32_t)(w.i[lane] >> 8 * i & 255) * byte_at(x.i[lane], i));
+    return sum;
 }
 
 LANES_FN ivec dot_pairs(ivec sum, ivec w, ivec x)
@@ -57,11 +50,13 @@ bool matmul_int8_takes(const struct weight *weight)
     return panel_type_quantized(weight->type);
 }
 
-unsigned matmul_int8_form(const struct weight *weight)
+unsigned matmul_int8_form(const struct weight *weight, bool coarse)
 {
     if (!matmul_int8_takes(weight))
         return 0;
-    return weight->type == WEIGHT_Q8_0 ? ROW_QUANT_WIDE : ROW_QUANT_NARROW;
+    if (weight->type != WEIGHT_Q8_0)
+        return ROW_QUANT_NARROW;
+    return coarse ? ROW_QUANT_PAIRS : ROW_QUANT_WIDE;
 }
 
 // Scale, minimum and quants [32] of one block of row `row`.
@@ -77,7 +72,7 @@ static void block_of(const struct weight *weight, int32_t row, int32_t block, fl
     *m = weight->type == WEIGHT_Q4_1 ? half_from_f16(scales[WEIGHT_PANEL_ROWS + lane]) : 0;
     for (int k = 0; k < PANEL_BLOCK_VALUES; k++) {
         if (weight->type == WEIGHT_Q8_0) {
-            q[k] = (int8_t)words[k / 4 * 4 * WEIGHT_PANEL_ROWS + k % 4];
+            q[k] = words[k / 4 * 4 * WEIGHT_PANEL_ROWS + k % 4] - 128;
             continue;
         }
         q[k] = words[k / 8 * 4 * WEIGHT_PANEL_ROWS + k % 8 / 2] >> (k % 2 * 4) & 15;
@@ -88,7 +83,9 @@ static void block_of(const struct weight *weight, int32_t row, int32_t block, fl
 static float narrow_ref(const struct weight *weight, const struct row_quant *quant, int32_t row,
                         int32_t output, const float *weights)
 {
-    static const uint8_t places[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+    static const uint8_t of_nibbles[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+    static const uint8_t of_bytes[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    const uint8_t *places = quant->forms & ROW_QUANT_PAIRS ? of_bytes : of_nibbles;
     const struct row_narrow *narrow = &quant->narrow;
     const size_t blocks = (size_t)quant->d_in / PANEL_BLOCK_VALUES, first = (size_t)row * blocks;
     float sum = 0;
@@ -131,11 +128,12 @@ static float wide_ref(const struct weight *weight, const struct row_quant *quant
 void matmul_int8_ref(const struct weight *weight, const struct row_quant *quant, float *y,
                      float *scratch)
 {
+    const bool wide = weight->type == WEIGHT_Q8_0 && (quant->forms & ROW_QUANT_PAIRS) == 0;
     for (int32_t output = 0; output < weight->d_out; output++) {
         weight_row_to_f32(weight, output, scratch);
         for (int32_t row = 0; row < quant->m; row++)
             y[(size_t)row * (size_t)weight->d_out + (size_t)output] =
-                weight->type == WEIGHT_Q8_0 ? wide_ref(weight, quant, row, output)
-                                            : narrow_ref(weight, quant, row, output, scratch);
+                wide ? wide_ref(weight, quant, row, output)
+                     : narrow_ref(weight, quant, row, output, scratch);
     }
 }

@@ -21,14 +21,12 @@ LANES_FN ivec dot_nibbles_end(ivec sum)
     return _mm512_madd_epi16(sum, _mm512_set1_epi16(1));
 }
 
-LANES_FN ivec even_bytes(ivec w)
+LANES_FN ivec dot_bytes(ivec sum, ivec w, ivec x)
 {
-    return _mm512_srai_epi16(_mm512_slli_epi16(w, 8), 8);
-}
-
-LANES_FN ivec odd_bytes(ivec w)
-{
-    return _mm512_srai_epi16(w, 8);
+    const ivec pairs = _mm512_maddubs_epi16(w, x);
+    sum = _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+    KEEP_ORDER(sum);
+    return sum;
 }
 
 LANES_FN ivec dot_pairs(ivec sum, ivec w, ivec x)

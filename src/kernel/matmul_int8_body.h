@@ -6,7 +6,9 @@
 //   dot_nibbles(sum, w, x)     adds products of unsigned bytes w (0 .. 15) and signed bytes x to
 //                              sums that dot_nibbles_end turns into one 32-bit word per output;
 //                              holds for a block's 8 calls
-//   even_bytes, odd_bytes(w)   two signed bytes of each word as 16-bit pairs
+//   dot_bytes(sum, w, x)       adds products of unsigned bytes w and signed bytes x, whose pairs
+//   are
+//                              as ROW_QUANT_PAIRS has them, to 32-bit words
 //   dot_pairs(sum, w, x)       adds both products of each word's 16-bit pairs to that word
 // Integer sums of a block are exact, so all orders and widths give the same bits; the chain of
 // f32 sums over blocks is spelled out in finish_block.
@@ -24,6 +26,14 @@
 
 #define PASTE_AGAIN(name, suffix) name##_##suffix
 #define PASTE(name, suffix) PASTE_AGAIN(name, suffix)
+
+// What is multiplied: weights of a type and the form of x that goes with them.
+enum int8_kind { INT8_Q4_0, INT8_Q4_1, INT8_WIDE, INT8_PAIRS };
+
+LANES_FN enum weight_type type_of(enum int8_kind kind)
+{
+    return kind == INT8_Q4_0 ? WEIGHT_Q4_0 : kind == INT8_Q4_1 ? WEIGHT_Q4_1 : WEIGHT_Q8_0;
+}
 
 // Memory that a tile fetches into the cache, `step` bytes with each block.
 struct int8_fetch {
@@ -81,10 +91,10 @@ struct int8_rows {
     const int8_t *narrow[ROW_GROUPS];
     const int16_t *wide[ROW_GROUPS];
     const float *scales[ROW_GROUPS], *offsets[ROW_GROUPS];
-    const int32_t *sums[ROW_GROUPS];
+    const int32_t *minus_sums[ROW_GROUPS];
 };
 
-LANES_FN struct int8_rows first_block(enum weight_type type, int rows, const struct int8_tile *tile)
+LANES_FN struct int8_rows first_block(enum int8_kind kind, int rows, const struct int8_tile *tile)
 {
     const struct row_quant *quant = tile->job->quant;
     struct int8_rows at = {.d_in = (size_t)quant->d_in,
@@ -92,32 +102,33 @@ LANES_FN struct int8_rows first_block(enum weight_type type, int rows, const str
     LANES_UNROLL(3)
     for (int g = 0; g < ROW_GROUPS; g++) {
         const size_t row = (size_t)(tile->row + (g * ROW_GROUP < rows ? g * ROW_GROUP : 0));
-        if (type == WEIGHT_Q8_0) {
+        if (kind == INT8_WIDE) {
             at.wide[g] = quant->wide.q + row * at.d_in;
             at.scales[g] = quant->wide.scales + row * at.blocks;
+            at.minus_sums[g] = quant->wide.minus_sums + row * at.blocks;
             continue;
         }
         at.narrow[g] = quant->narrow.q + row * at.d_in;
         at.scales[g] = quant->narrow.scales + row * at.blocks;
         at.offsets[g] = quant->narrow.offsets + row * at.blocks;
-        at.sums[g] = quant->narrow.sums + row * at.blocks;
+        at.minus_sums[g] = quant->narrow.minus_sums + row * at.blocks;
     }
     return at;
 }
 
-LANES_FN void next_block(enum weight_type type, struct int8_rows *at)
+LANES_FN void next_block(enum int8_kind kind, struct int8_rows *at)
 {
     LANES_UNROLL(3)
     for (int g = 0; g < ROW_GROUPS; g++) {
         at->scales[g]++;
-        if (type == WEIGHT_Q8_0)
+        if (kind == INT8_WIDE)
             at->wide[g] += PANEL_BLOCK_VALUES;
         else
             at->narrow[g] += PANEL_BLOCK_VALUES;
-        if (type == WEIGHT_Q4_1)
+        if (kind == INT8_Q4_1)
             at->offsets[g]++;
-        if (type == WEIGHT_Q4_0)
-            at->sums[g]++;
+        else
+            at->minus_sums[g]++;
     }
 }
 
@@ -160,19 +171,51 @@ LANES_FN void nibble_block(int rows, const struct int8_rows *at, const uint8_t *
         sums[i] = dot_nibbles_end(sums[i]);
 }
 
-LANES_FN void byte_block(int rows, const struct int8_rows *at, const uint8_t *quants, ivec *sums)
+// What 128 times the row's values, which the bytes have too much, leaves to begin with.
+LANES_FN void begin_bytes(int rows, const struct int8_rows *at, ivec *sums)
 {
-    LANES_UNROLL(32)
-    for (int i = 0; i < rows * VECS; i++)
-        sums[i] = ivec_set1(0);
+    LANES_UNROLL(8)
+    for (int r = 0; r < rows; r++) {
+        ivec begin = word_at(at->minus_sums[r / ROW_GROUP] + (size_t)(r % ROW_GROUP) * at->blocks);
+        begin = ivec_sll(begin, 7);
+        LANES_UNROLL(2)
+        for (int v = 0; v < VECS; v++)
+            sums[r * VECS + v] = begin;
+    }
+}
+
+LANES_FN void pair_block(int rows, const struct int8_rows *at, const uint8_t *quants, ivec *sums)
+{
+    begin_bytes(rows, at, sums);
+    LANES_UNROLL(8)
+    for (int w = 0; w < PANEL_BLOCK_VALUES / 4; w++) {
+        ivec words[VECS];
+        LANES_UNROLL(2)
+        for (int v = 0; v < VECS; v++)
+            words[v] = ivec_load(quants + w * 4 * WEIGHT_PANEL_ROWS + v * 4 * VEC_LANES);
+        LANES_UNROLL(8)
+        for (int r = 0; r < rows; r++) {
+            const int8_t *x = at->narrow[r / ROW_GROUP] + (size_t)(r % ROW_GROUP) * at->d_in;
+            ivec word = word_at(x + 4 * w);
+            LANES_UNROLL(2)
+            for (int v = 0; v < VECS; v++)
+                sums[r * VECS + v] = dot_bytes(sums[r * VECS + v], words[v], word);
+        }
+    }
+}
+
+LANES_FN void wide_block(int rows, const struct int8_rows *at, const uint8_t *quants, ivec *sums)
+{
+    const ivec mask = ivec_set1(0x00ff00ff);
+    begin_bytes(rows, at, sums);
     LANES_UNROLL(2)
     for (int w = 0; w < PANEL_BLOCK_VALUES / 4; w++) {
         ivec even[VECS], odd[VECS];
         LANES_UNROLL(2)
         for (int v = 0; v < VECS; v++) {
             ivec word = ivec_load(quants + w * 4 * WEIGHT_PANEL_ROWS + v * 4 * VEC_LANES);
-            even[v] = even_bytes(word);
-            odd[v] = odd_bytes(word);
+            even[v] = ivec_and(word, mask);
+            odd[v] = ivec_and(ivec_srl(word, 8), mask);
         }
         LANES_UNROLL(8)
         for (int r = 0; r < rows; r++) {
@@ -208,8 +251,8 @@ LANES_FN void finish_block(enum weight_type type, int rows, const struct int8_ro
         for (int v = 0; v < VECS; v++) {
             vec *to = &acc[r * VECS + v];
             ivec dot = sums[r * VECS + v];
-            if (type == WEIGHT_Q4_0)
-                dot = ivec_sub(dot, ivec_set1(8 * at->sums[g][of_row]));
+            if (type == WEIGHT_Q4_0) // nibbles have 8 too much
+                dot = ivec_add(dot, ivec_sll(word_at(&at->minus_sums[g][of_row]), 3));
             *to = vec_fma(vec_from_int(dot), vec_mul(d[v], vec_set1(scale)), *to);
             if (type == WEIGHT_Q4_1)
                 *to = vec_fma(m[v], vec_set1(at->offsets[g][of_row]), *to);
@@ -217,19 +260,22 @@ LANES_FN void finish_block(enum weight_type type, int rows, const struct int8_ro
     }
 }
 
-// Column k of a panel of a 4-bit type, as quant_row_to_f32 gives it.
+// Column k of a panel, as quant_row_to_f32 gives it.
 LANES_FN vec column_vec(enum weight_type type, const uint8_t *panel, uint32_t k, int v)
 {
+    const bool nibbles = type != WEIGHT_Q8_0;
+    const uint32_t each = nibbles ? 8 : 4, bits = nibbles ? 4 : 8; // k of a word, bits of one
     const uint8_t *block = panel + (size_t)(k / PANEL_BLOCK_VALUES) * panel_block_bytes(type);
     const uint16_t *scales = (const uint16_t *)block + v * VEC_LANES;
     const uint32_t in_block = k % PANEL_BLOCK_VALUES;
-    const uint8_t *words =
-        block + panel_scale_bytes(type) + in_block / 8 * 4 * WEIGHT_PANEL_ROWS + v * 4 * VEC_LANES;
+    const uint8_t *words = block + panel_scale_bytes(type) +
+                           in_block / each * 4 * WEIGHT_PANEL_ROWS + v * 4 * VEC_LANES;
     vec d = vec_load_f16(scales);
-    ivec q = ivec_and(ivec_srl(ivec_load(words), (int)(4 * (in_block % 8))), ivec_set1(15));
+    ivec q = ivec_and(ivec_srl(ivec_load(words), (int)(bits * (in_block % each))),
+                      ivec_set1(nibbles ? 15 : 255));
     if (type == WEIGHT_Q4_1)
         return vec_fma(vec_from_int(q), d, vec_load_f16(scales + WEIGHT_PANEL_ROWS));
-    return vec_mul(vec_from_int(ivec_sub(q, ivec_set1(8))), d);
+    return vec_mul(vec_from_int(ivec_sub(q, ivec_set1(nibbles ? 8 : 128))), d);
 }
 
 // Then each row's spikes, in order of k.
@@ -258,8 +304,9 @@ LANES_FN void fetch_on(struct int8_fetch *fetch)
         __builtin_prefetch(fetch->at, 0, 2);
 }
 
-LANES_FN void run_tile(enum weight_type type, int rows, const struct int8_tile *tile)
+LANES_FN void run_tile(enum int8_kind kind, int rows, const struct int8_tile *tile)
 {
+    const enum weight_type type = type_of(kind);
     const struct matmul_job *job = tile->job;
     const int32_t d_out = job->weight->d_out, columns = d_out - tile->column;
     float *y = job->y + (size_t)tile->row * (size_t)d_out + tile->column;
@@ -275,7 +322,7 @@ LANES_FN void run_tile(enum weight_type type, int rows, const struct int8_tile *
     for (int r = 0; r < rows; r++) // a store that waits for its line holds up those of the sums
         __builtin_prefetch(y + (size_t)r * (size_t)d_out, 1, 3);
     const uint8_t *data = tile->panel;
-    struct int8_rows at = first_block(type, rows, tile);
+    struct int8_rows at = first_block(kind, rows, tile);
     struct int8_fetch next = tile->next, ahead = tile->ahead;
     const bool fetches = next.at < next.end || ahead.at < ahead.end;
     for (size_t left = at.blocks; left > 0; left--) {
@@ -284,15 +331,17 @@ LANES_FN void run_tile(enum weight_type type, int rows, const struct int8_tile *
             fetch_on(&next);
             fetch_on(&ahead);
         }
-        if (type == WEIGHT_Q8_0)
-            byte_block(rows, &at, data + panel_scale_bytes(type), sums);
+        if (kind == INT8_WIDE)
+            wide_block(rows, &at, data + panel_scale_bytes(type), sums);
+        else if (kind == INT8_PAIRS)
+            pair_block(rows, &at, data + panel_scale_bytes(type), sums);
         else
             nibble_block(rows, &at, data + panel_scale_bytes(type), sums);
         finish_block(type, rows, &at, data, sums, acc);
-        next_block(type, &at);
+        next_block(kind, &at);
         data += panel_block_bytes(type);
     }
-    if (type != WEIGHT_Q8_0)
+    if (kind != INT8_WIDE)
         add_spikes(type, rows, tile, acc);
     LANES_UNROLL(32)
     for (int i = 0; i < rows * VECS; i++) {
@@ -305,7 +354,7 @@ typedef void int8_tile_fn(const struct int8_tile *tile);
 #define TILE_ONE(type, rows)                                       \
     static void tile_##type##_##rows(const struct int8_tile *tile) \
     {                                                              \
-        run_tile(WEIGHT_##type, rows, tile);                       \
+        run_tile(INT8_##type, rows, tile);                         \
     }
 #if INT8_ROWS == 4
 #define TILES(type)                                                                \
@@ -331,12 +380,16 @@ typedef void int8_tile_fn(const struct int8_tile *tile);
 #endif
 TILES(Q4_0)
 TILES(Q4_1)
-TILES(Q8_0)
+TILES(WIDE)
+TILES(PAIRS)
 
-static int8_tile_fn *const *tile_table(enum weight_type type)
+static int8_tile_fn *const *tile_table(const struct matmul_job *job)
 {
+    const enum weight_type type = job->weight->type;
     ASSERT(panel_type_quantized(type));
-    return type == WEIGHT_Q8_0 ? tiles_Q8_0 : type == WEIGHT_Q4_1 ? tiles_Q4_1 : tiles_Q4_0;
+    if (type == WEIGHT_Q8_0)
+        return job->quant->forms & ROW_QUANT_PAIRS ? tiles_PAIRS : tiles_WIDE;
+    return type == WEIGHT_Q4_1 ? tiles_Q4_1 : tiles_Q4_0;
 }
 
 // All rows [low, high) by one panel, in tiles of nearly equal height. The first ones fetch the
@@ -345,7 +398,7 @@ static int8_tile_fn *const *tile_table(enum weight_type type)
 static void run_panel(const struct matmul_job *job, int32_t panel, int32_t low, int32_t high,
                       struct ahead_walk *walk)
 {
-    int8_tile_fn *const *tiles = tile_table(job->weight->type);
+    int8_tile_fn *const *tiles = tile_table(job);
     const size_t block_bytes = panel_block_bytes(job->weight->type);
     const size_t bytes = (size_t)(job->weight->d_in / PANEL_BLOCK_VALUES) * block_bytes;
     const int32_t tile_count = (high - low + INT8_ROWS - 1) / INT8_ROWS;

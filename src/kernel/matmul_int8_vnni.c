@@ -17,14 +17,9 @@ LANES_FN ivec dot_nibbles_end(ivec sum)
     return sum;
 }
 
-LANES_FN ivec even_bytes(ivec w)
+LANES_FN ivec dot_bytes(ivec sum, ivec w, ivec x)
 {
-    return _mm512_srai_epi16(_mm512_slli_epi16(w, 8), 8);
-}
-
-LANES_FN ivec odd_bytes(ivec w)
-{
-    return _mm512_srai_epi16(w, 8);
+    return _mm512_dpbusd_epi32(sum, w, x);
 }
 
 LANES_FN ivec dot_pairs(ivec sum, ivec w, ivec x)

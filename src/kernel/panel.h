@@ -7,7 +7,7 @@
 //   scales  [16] f16, and for Q4_1 the minimums [16] f16 after them,
 //   quants  words of 4 bytes, [words][16 rows]: word w of a row holds, from its low bits up,
 //           k = 8w .. 8w+7 as nibbles (Q4_0, Q4_1; unsigned as in GGML), or
-//           k = 4w .. 4w+3 as signed bytes (Q8_0).
+//           k = 4w .. 4w+3 as bytes, 128 added to each (Q8_0).
 // A vector of words is a vector of rows, and each k is one shift or mask away.
 #ifndef KERNEL_PANEL_H
 #define KERNEL_PANEL_H

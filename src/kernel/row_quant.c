@@ -24,7 +24,8 @@ size_t row_quant_bytes(int32_t m, int32_t d_in)
     size_t narrow = aligned(values) + 2 * aligned(blocks * sizeof(float)) +
                     aligned(blocks * sizeof(int32_t)) + aligned(blocks * sizeof(struct row_spike)) +
                     aligned(rows * sizeof(int32_t));
-    return narrow + aligned(values * sizeof(int16_t)) + aligned(blocks * sizeof(float));
+    return narrow + aligned(values * sizeof(int16_t)) + aligned(blocks * sizeof(float)) +
+           aligned(blocks * sizeof(int32_t));
 }
 
 static void *take(uint8_t **next, size_t bytes)
@@ -61,9 +62,23 @@ static float inverse_of(float high, float levels)
     return inverse <= FLT_MAX ? inverse : 0;
 }
 
-void row_quant_narrow_portable(const float *x, struct row_narrow_block *out)
+// The largest sum of the two values of a pair of one sign; the one at `skip` counts as 0.
+static float largest_pair(const float *x, int32_t skip)
 {
-    static const uint8_t places[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+    float largest = 0;
+    for (int32_t i = 0; i < ROW_QUANT_BLOCK; i += 2) {
+        const float a = i == skip ? 0 : x[i], b = i + 1 == skip ? 0 : x[i + 1];
+        largest = fmaxf(largest, fmaxf(a, 0) + fmaxf(b, 0));
+        largest = fmaxf(largest, fmaxf(-a, 0) + fmaxf(-b, 0));
+    }
+    return largest;
+}
+
+void row_quant_narrow_portable(unsigned form, const float *x, struct row_narrow_block *out)
+{
+    static const uint8_t of_nibbles[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+    static const uint8_t of_bytes[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    const uint8_t *places = form == ROW_QUANT_PAIRS ? of_bytes : of_nibbles;
     float high, next;
     int32_t highest;
     bool finite = two_largest(x, &high, &next, &highest);
@@ -72,6 +87,8 @@ void row_quant_narrow_portable(const float *x, struct row_narrow_block *out)
         out->spike = highest;
         high = next;
     }
+    if (form == ROW_QUANT_PAIRS)
+        high = largest_pair(x, out->spike);
     const float inverse = finite ? inverse_of(high, 127.0f) : 0;
     out->scale = finite ? high / 127.0f : NAN;
     out->sum = 0;
@@ -91,13 +108,18 @@ void row_quant_wide_portable(const float *x, struct row_wide_block *out)
     bool finite = two_largest(x, &high, &next, &highest);
     const float inverse = finite ? inverse_of(high, 32767.0f) : 0;
     out->scale = finite ? high / 32767.0f : NAN;
-    for (int32_t i = 0; i < ROW_QUANT_BLOCK; i++)
-        out->q[i / 4 * 4 + places[i % 4]] = inverse == 0 ? 0 : (int16_t)lrintf(x[i] * inverse);
+    out->sum = 0;
+    for (int32_t i = 0; i < ROW_QUANT_BLOCK; i++) {
+        int16_t q = inverse == 0 ? 0 : (int16_t)lrintf(x[i] * inverse);
+        out->q[i / 4 * 4 + places[i % 4]] = q;
+        out->sum += q;
+    }
 }
 
 static void fill_narrow(const struct row_quant *quant, int32_t row)
 {
     const struct row_narrow *narrow = &quant->narrow;
+    const unsigned form = quant->forms & (ROW_QUANT_NARROW | ROW_QUANT_PAIRS);
     const size_t blocks = (size_t)quant->d_in / ROW_QUANT_BLOCK;
     const size_t first = (size_t)row * blocks;
     int32_t spikes = 0;
@@ -105,9 +127,9 @@ static void fill_narrow(const struct row_quant *quant, int32_t row)
         const size_t at = (first + b) * ROW_QUANT_BLOCK;
         struct row_narrow_block block = {.q = narrow->q + at};
         (quant->isa == CPU_PORTABLE ? row_quant_narrow_portable
-                                    : row_quant_narrow_avx2)(quant->x + at, &block);
+                                    : row_quant_narrow_avx2)(form, quant->x + at, &block);
         narrow->scales[first + b] = block.scale;
-        narrow->sums[first + b] = block.sum;
+        narrow->minus_sums[first + b] = -block.sum;
         narrow->offsets[first + b] = block.scale * (float)block.sum;
         if (block.spike >= 0)
             narrow->spikes[first + (size_t)spikes++] =
@@ -127,13 +149,14 @@ static void fill_wide(const struct row_quant *quant, int32_t row)
         (quant->isa == CPU_PORTABLE ? row_quant_wide_portable : row_quant_wide_avx2)(quant->x + at,
                                                                                      &block);
         wide->scales[b] = block.scale;
+        wide->minus_sums[b] = -block.sum;
     }
 }
 
 void row_quant_rows(const struct row_quant *quant, int32_t first, int32_t end)
 {
     for (int32_t row = first; row < end; row++) {
-        if (quant->forms & ROW_QUANT_NARROW)
+        if (quant->forms & (ROW_QUANT_NARROW | ROW_QUANT_PAIRS))
             fill_narrow(quant, row);
         if (quant->forms & ROW_QUANT_WIDE)
             fill_wide(quant, row);
@@ -144,18 +167,20 @@ static void begin(enum cpu_isa isa, const float *x, int32_t m, int32_t d_in, uns
                   void *memory, struct row_quant *quant)
 {
     ASSERT(m > 0 && d_in > 0 && d_in % ROW_QUANT_BLOCK == 0);
+    ASSERT((forms & ROW_QUANT_NARROW) == 0 || (forms & ROW_QUANT_PAIRS) == 0);
     const size_t rows = (size_t)m, values = rows * (size_t)d_in;
     const size_t blocks = values / ROW_QUANT_BLOCK;
     uint8_t *next = memory;
     *quant = (struct row_quant){.m = m, .d_in = d_in, .forms = forms, .x = x, .isa = isa};
     quant->narrow.q = take(&next, values);
     quant->narrow.scales = take(&next, blocks * sizeof(float));
-    quant->narrow.sums = take(&next, blocks * sizeof(int32_t));
+    quant->narrow.minus_sums = take(&next, blocks * sizeof(int32_t));
     quant->narrow.offsets = take(&next, blocks * sizeof(float));
     quant->narrow.spikes = take(&next, blocks * sizeof(struct row_spike));
     quant->narrow.spike_counts = take(&next, rows * sizeof(int32_t));
     quant->wide.q = take(&next, values * sizeof(int16_t));
     quant->wide.scales = take(&next, blocks * sizeof(float));
+    quant->wide.minus_sums = take(&next, blocks * sizeof(int32_t));
 }
 
 void row_quant_begin(const float *x, int32_t m, int32_t d_in, unsigned forms, void *memory,

@@ -3,8 +3,9 @@
 // block of 32 values: x ~ scale * q, rounded to nearest, scale in f32.
 // For weights of 4 bits q has 8, -127 .. 127. A value that stands out of its block (a spike) would
 // coarsen the other 31: it is taken out, kept in f32 and multiplied exactly.
-// For weights of 8 bits q has 16, -32767 .. 32767: the products are as fast as with 8, where signed
-// bytes have no multiplication of their own, and as good as exact.
+// For weights of 8 bits q has 16, -32767 .. 32767, which is as good as exact, or 8, with spikes
+// taken out, of which two neighbours (k = 2 i, 2 i + 1) of one sign make at most 128: the sum of
+// their products with unsigned bytes fits 16 bits.
 // A row's result depends on that row alone, to the bit, on every machine.
 #ifndef KERNEL_ROW_QUANT_H
 #define KERNEL_ROW_QUANT_H
@@ -26,8 +27,8 @@ struct row_spike {
     float value;
 };
 
-// Which forms are filled.
-enum { ROW_QUANT_NARROW = 1, ROW_QUANT_WIDE = 2 };
+// Which forms are filled; of NARROW and PAIRS, which share their memory, one at most.
+enum { ROW_QUANT_NARROW = 1, ROW_QUANT_WIDE = 2, ROW_QUANT_PAIRS = 4 };
 
 // m rows of d_in values, B = d_in / 32 blocks. Kernels read it, row_quant_fill writes it.
 struct row_quant {
@@ -36,16 +37,19 @@ struct row_quant {
     const float *x; // [m][d_in]
     enum cpu_isa isa;
     struct row_narrow {
-        int8_t *q;      // [m][d_in], each 8 values as k = 0 2 4 6 1 3 5 7: a word of nibbles
-        float *scales;  // [m][B]
-        int32_t *sums;  // [m][B]: of the block's q
-        float *offsets; // [m][B]: scale * sum, what a weight's minimum is multiplied by
+        // [m][d_in]. NARROW: each 8 values as k = 0 2 4 6 1 3 5 7: a word of nibbles; PAIRS: as
+        // they come.
+        int8_t *q;
+        float *scales;       // [m][B]
+        int32_t *minus_sums; // [m][B]: of the block's q, negated: quants are stored with an offset
+        float *offsets;      // [m][B]: scale * sum, what a weight's minimum is multiplied by
         struct row_spike *spikes; // [m][B]: at most one a block, k ascending
         int32_t *spike_counts;    // [m]
     } narrow;
     struct row_wide {
-        int16_t *q;    // [m][d_in], each 4 values as k = 0 2 1 3: a word of bytes
-        float *scales; // [m][B]
+        int16_t *q;          // [m][d_in], each 4 values as k = 0 2 1 3: a word of bytes
+        float *scales;       // [m][B]
+        int32_t *minus_sums; // [m][B]
     } wide;
 };
 

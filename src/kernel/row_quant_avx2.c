@@ -67,42 +67,68 @@ static inline int32_t place_of(const __m256 value[4], float magnitude)
     return __builtin_ctz(at);
 }
 
-// Rounded values; the one at `skip` is 0, whatever it is.
-static inline void round_block(const __m256 value[4], float inverse, int32_t skip, __m256i q[4])
+// The value at `place` becomes 0.
+static inline void clear_value(__m256 value[4], int32_t place)
 {
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     for (int v = 0; v < 4; v++) {
-        q[v] = _mm256_cvtps_epi32(_mm256_mul_ps(value[v], _mm256_set1_ps(inverse)));
-        if (skip < 0)
-            continue;
-        __m256i lanes =
-            _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(8 * v));
-        q[v] = _mm256_andnot_si256(_mm256_cmpeq_epi32(lanes, _mm256_set1_epi32(skip)), q[v]);
+        __m256i same = _mm256_cmpeq_epi32(lanes, _mm256_set1_epi32(place - 8 * v));
+        value[v] = _mm256_andnot_ps(_mm256_castsi256_ps(same), value[v]);
     }
 }
 
-void row_quant_narrow_avx2(const float *x, struct row_narrow_block *out)
+// The largest sum of the two values of a pair of one sign.
+static inline float largest_pair(const __m256 value[4])
+{
+    const __m256 zero = _mm256_setzero_ps();
+    __m256 largest = zero;
+    for (int v = 0; v < 4; v += 2) {
+        const __m256 above[2] = {_mm256_max_ps(value[v], zero), _mm256_max_ps(value[v + 1], zero)};
+        const __m256 below[2] = {_mm256_sub_ps(above[0], value[v]),
+                                 _mm256_sub_ps(above[1], value[v + 1])};
+        largest = _mm256_max_ps(largest, _mm256_hadd_ps(above[0], above[1]));
+        largest = _mm256_max_ps(largest, _mm256_hadd_ps(below[0], below[1]));
+    }
+    float high, next;
+    two_largest(largest, zero, &high, &next);
+    return high;
+}
+
+static inline void round_block(const __m256 value[4], float inverse, __m256i q[4])
+{
+    for (int v = 0; v < 4; v++)
+        q[v] = _mm256_cvtps_epi32(_mm256_mul_ps(value[v], _mm256_set1_ps(inverse)));
+}
+
+void row_quant_narrow_avx2(unsigned form, const float *x, struct row_narrow_block *out)
 {
     __m256 value[4];
     __m256i q[4];
     float high, low;
-    bool finite = load_block(x, value, &high, &low);
-    bool spike = high > ROW_QUANT_SPIKE_RATIO * low;
-    float inverse = 127.0f / (spike ? low : high);
+    const bool finite = load_block(x, value, &high, &low);
+    const bool spike = high > ROW_QUANT_SPIKE_RATIO * low;
+    out->spike = spike ? place_of(value, high) : -1;
+    if (spike)
+        clear_value(value, out->spike);
+    const float largest = form == ROW_QUANT_PAIRS ? largest_pair(value) : spike ? low : high;
+    const float inverse = 127.0f / largest;
     if (!finite || !(inverse <= FLT_MAX)) { // rare: as the reference does it
-        row_quant_narrow_portable(x, out);
+        row_quant_narrow_portable(form, x, out);
         return;
     }
-    out->spike = spike ? place_of(value, high) : -1;
-    out->scale = (spike ? low : high) / 127.0f;
-    round_block(value, inverse, out->spike, q);
+    out->scale = largest / 127.0f;
+    round_block(value, inverse, q);
     out->sum = sum_of(_mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3])));
     // Packing works on halves: words 0 4 1 5 ... put them back.
     __m256i bytes =
         _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
     bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-    const __m256i places = _mm256_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15, //
-                                            0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
-    _mm256_storeu_si256((__m256i *)(void *)out->q, _mm256_shuffle_epi8(bytes, places));
+    const __m256i nibbles =
+        _mm256_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15, //
+                         0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
+    if (form == ROW_QUANT_NARROW)
+        bytes = _mm256_shuffle_epi8(bytes, nibbles);
+    _mm256_storeu_si256((__m256i *)(void *)out->q, bytes);
 }
 
 void row_quant_wide_avx2(const float *x, struct row_wide_block *out)
@@ -117,7 +143,8 @@ void row_quant_wide_avx2(const float *x, struct row_wide_block *out)
         return;
     }
     out->scale = high / 32767.0f;
-    round_block(value, inverse, -1, q);
+    round_block(value, inverse, q);
+    out->sum = sum_of(_mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3])));
     const __m256i places = _mm256_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15, //
                                             0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
     for (int v = 0; v < 4; v += 2) {

@@ -77,8 +77,8 @@ static void pack_block(enum weight_type type, uint8_t *to, const uint8_t *block,
     uint8_t *words = to + panel_scale_bytes(type) + 4 * (size_t)lane;
     const size_t word_stride = 4 * WEIGHT_PANEL_ROWS;
     if (type == WEIGHT_Q8_0) {
-        for (size_t w = 0; w < 8; w++)
-            memcpy(words + w * word_stride, quants + 4 * w, 4);
+        for (size_t k = 0; k < PANEL_BLOCK_VALUES; k++)
+            words[k / 4 * word_stride + k % 4] = quants[k] ^ 0x80;
         return;
     }
     for (size_t k = 0; k < PANEL_BLOCK_VALUES; k += 2) {
@@ -132,7 +132,7 @@ static void quantized_row_to_f32(enum weight_type type, const uint8_t *data, siz
         const uint8_t *words = data + panel_scale_bytes(type) + 4 * lane;
         for (size_t k = 0; k < PANEL_BLOCK_VALUES; k++) {
             if (type == WEIGHT_Q8_0) {
-                *out++ = d * (float)(int8_t)words[k / 4 * word_stride + k % 4];
+                *out++ = d * (float)(words[k / 4 * word_stride + k % 4] - 128);
                 continue;
             }
             int q = (words[k / 8 * word_stride + k % 8 / 2] >> (k % 2 * 4)) & 15;

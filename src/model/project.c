@@ -152,8 +152,9 @@ static void count_time(struct projector *projector, int64_t all_ns)
     projector->base_ns += all_ns - expand_ns / threads;
 }
 
-// x as the products read it: as integers where the mode and the weights allow.
-static void prepare(struct projector *projector, const struct project_in *in,
+// x as the products read it: as integers where the mode and the weights allow, `coarse` ones where
+// that is enough.
+static void prepare(struct projector *projector, const struct project_in *in, bool coarse,
                     struct matmul_work *work, struct row_quant *quant)
 {
     const int32_t d_in = work->calls[0].weight->d_in;
@@ -161,7 +162,7 @@ static void prepare(struct projector *projector, const struct project_in *in,
     int64_t start_ns = clock_now_ns();
     if (projector->compute == SORA_COMPUTE_INT8)
         for (int32_t i = 0; i < work->call_count; i++)
-            forms |= matmul_int8_form(work->calls[i].weight);
+            forms |= matmul_int8_form(work->calls[i].weight, coarse);
     work->x = in->x;
     if (forms != 0 && work->m > 0) {
         row_quant_begin(in->x, work->m, d_in, forms, projector->quant_memory, quant);
@@ -205,7 +206,7 @@ void project_run(struct projector *projector, const struct weights *weights, int
         lora.projs[i] = outs[i].proj;
         calls[i] = (struct matmul_call){.weight = &of_layer[outs[i].proj], .y = outs[i].y};
     }
-    prepare(projector, in, &work, &quant);
+    prepare(projector, in, false, &work, &quant);
     const bool adapted = shrink(projector, &lora);
     for (int32_t i = 0; i < count; i++)
         calls[i].adds = adapted && lora.rank_sums[i] > 0;
@@ -218,6 +219,6 @@ void project_logits(struct projector *projector, const struct weights *weights, 
     const struct matmul_call call = {.weight = &weights->output, .y = logits};
     struct matmul_work work = {.calls = &call, .call_count = 1, .m = m};
     struct row_quant quant;
-    prepare(projector, &(struct project_in){.x = x}, &work, &quant);
+    prepare(projector, &(struct project_in){.x = x}, true, &work, &quant);
     multiply(projector, &work);
 }

@@ -79,7 +79,7 @@ static void multiply_int8(struct train_pass *pass, const struct frozen_part *par
     for (int32_t i = 0; i < count; i++) {
         calls[i] = (struct matmul_call){
             .weight = parts[i].weight, .y = parts[i].y, .adds = parts[i].lora.rank > 0};
-        forms |= matmul_int8_form(parts[i].weight);
+        forms |= matmul_int8_form(parts[i].weight, false);
     }
     if (forms != 0 && n > 0) {
         row_quant_fill(pass->pool, x, n, parts[0].weight->d_in, forms, pass->quant_memory, &quant);

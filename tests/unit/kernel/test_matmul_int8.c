@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products with activations in 8 bits: every kernel gives the bits of the plain reference, for any
-// shape, tile, split and company; the reference is as near to f32 as 8 bits allow.
+// Products with activations as integers: every kernel gives the bits of the plain reference, for
+// any shape, tile, split and company; the reference is as near to f32 as 8 bits allow.
 #include "weight_fixture.h"
 
 #include "base/arena.h"
 #include "kernel/kernel_dispatch.h"
 #include "kernel/panel.h"
 
-static const enum weight_type types[] = {WEIGHT_Q4_0, WEIGHT_Q4_1, WEIGHT_Q8_0};
+// What is multiplied: a type and which form of x goes with it.
+static const struct kind {
+    enum weight_type type;
+    bool coarse;
+} kinds[] = {{WEIGHT_Q4_0, false}, {WEIGHT_Q4_1, true}, {WEIGHT_Q8_0, false}, {WEIGHT_Q8_0, true}};
+#define KIND_COUNT (sizeof kinds / sizeof kinds[0])
 static const struct shape {
     int32_t d_out, d_in;
 } shapes[] = {{1, 32}, {16, 64}, {17, 96}, {83, 576}, {130, 1536}, {31, 2080}};
 #define SHAPE_COUNT (sizeof shapes / sizeof shapes[0])
 #define ROWS_MAX 133
-#define BOTH_FORMS (ROW_QUANT_NARROW | ROW_QUANT_WIDE)
 
 static const char *const isa_tests[] = {"portable", "avx2", "avx512", "vnni"};
 
@@ -46,19 +50,21 @@ static void *memory_of(int32_t m, int32_t d_in)
 
 struct fixture {
     struct weight weight;
+    unsigned form;
     struct row_quant quant;
     float *x, *expected, *y, *scratch;
     void *memory;
 };
 
-static struct fixture fixture_of(enum weight_type type, struct shape shape, int32_t m)
+static struct fixture fixture_of(struct kind kind, struct shape shape, int32_t m)
 {
     struct rng rng;
     rng_seed(&rng, 31);
-    struct fixture f = {.weight = random_weight(&rng, type, shape.d_out, shape.d_in)};
+    struct fixture f = {.weight = random_weight(&rng, kind.type, shape.d_out, shape.d_in)};
+    f.form = matmul_int8_form(&f.weight, kind.coarse);
     f.x = rows_of(&rng, m, shape.d_in);
     f.memory = memory_of(m, shape.d_in);
-    row_quant_fill_on(CPU_PORTABLE, NULL, f.x, m, shape.d_in, BOTH_FORMS, f.memory, &f.quant);
+    row_quant_fill_on(CPU_PORTABLE, NULL, f.x, m, shape.d_in, f.form, f.memory, &f.quant);
     f.expected = floats((size_t)(m * shape.d_out));
     f.y = floats((size_t)(m * shape.d_out));
     f.scratch = floats(matmul_scratch_count(shape.d_in, 3));
@@ -92,8 +98,7 @@ static int64_t run_rows(struct fixture *f, enum cpu_isa isa, struct pool *pool, 
     f->y[(size_t)m * d_out] = 77;
     const struct matmul_call call = {.weight = &f->weight, .y = f->y};
     alloc_guard_enter();
-    row_quant_fill_on(isa, pool, x, m, f->weight.d_in, matmul_int8_form(&f->weight), memory,
-                      &quant);
+    row_quant_fill_on(isa, pool, x, m, f->weight.d_in, f->form, memory, &quant);
     // What is fetched ahead is a hint: pieces of any size, mapped or not, change nothing.
     const struct matmul_region regions[] = {{f->y, 1}, {NULL, 0}, {x, 70000}, {(void *)64, 4097}};
     const struct matmul_ahead ahead = {regions, 4, 74098};
@@ -114,9 +119,9 @@ static void check_isa(enum cpu_isa isa)
 {
     need_isa(isa, isa_tests[isa]);
     struct pool *pool = pool_of(3);
-    for (size_t t = 0; t < sizeof types / sizeof types[0]; t++)
+    for (size_t t = 0; t < KIND_COUNT; t++)
         for (size_t s = 0; s < SHAPE_COUNT; s++) {
-            struct fixture f = fixture_of(types[t], shapes[s], ROWS_MAX);
+            struct fixture f = fixture_of(kinds[t], shapes[s], ROWS_MAX);
             for (int32_t m = 1; m <= 9; m++)
                 assert_int_equal(run_rows(&f, isa, NULL, m, m), -1);
             assert_int_equal(run_rows(&f, isa, NULL, 0, ROWS_MAX), -1);
@@ -155,18 +160,19 @@ static void vnni_gives_the_bits_of_the_reference(void **state)
 static void the_largest_values_do_not_overflow(void **state)
 {
     (void)state;
-    for (size_t t = 0; t < sizeof types / sizeof types[0]; t++) {
+    for (size_t t = 0; t < KIND_COUNT; t++) {
         const struct shape shape = {16, 64};
-        struct fixture f = fixture_of(types[t], shape, 8);
-        const size_t scale_bytes = panel_scale_bytes(types[t]);
+        const enum weight_type type = kinds[t].type;
+        struct fixture f = fixture_of(kinds[t], shape, 8);
+        const size_t scale_bytes = panel_scale_bytes(type);
         uint8_t *data = f.weight.panels;
-        for (int block = 0; block < 2; block++, data += panel_block_bytes(types[t])) {
-            uint8_t extreme = types[t] == WEIGHT_Q8_0 ? (block == 0 ? 0x80 : 0x7f) : 0xff;
-            memset(data + scale_bytes, extreme, panel_block_bytes(types[t]) - scale_bytes);
+        for (int block = 0; block < 2; block++, data += panel_block_bytes(type)) {
+            uint8_t extreme = type == WEIGHT_Q8_0 && block == 0 ? 0 : 0xff;
+            memset(data + scale_bytes, extreme, panel_block_bytes(type) - scale_bytes);
         }
         for (int32_t i = 0; i < 8 * 64; i++)
             f.x[i] = i / 64 % 2 == 0 ? 3.5f : -3.5f;
-        row_quant_fill_on(CPU_PORTABLE, NULL, f.x, 8, 64, BOTH_FORMS, f.memory, &f.quant);
+        row_quant_fill_on(CPU_PORTABLE, NULL, f.x, 8, 64, f.form, f.memory, &f.quant);
         float row[64];
         matmul_int8_ref(&f.weight, &f.quant, f.expected, row);
         for (int isa = CPU_PORTABLE; isa <= (int)cpu_isa(); isa++)
@@ -175,10 +181,8 @@ static void the_largest_values_do_not_overflow(void **state)
     }
 }
 
-static void quantizing_gives_the_same_rows_everywhere(void **state)
+static void check_quantizing(unsigned forms)
 {
-    (void)state;
-    need_isa(CPU_AVX2, __func__);
     enum { D_IN = 576 };
     struct rng rng;
     rng_seed(&rng, 32);
@@ -189,12 +193,13 @@ static void quantizing_gives_the_same_rows_everywhere(void **state)
     void *a = memory_of(ROWS_MAX, D_IN), *b = memory_of(ROWS_MAX, D_IN);
     struct row_quant plain, fast;
     struct pool *pool = pool_of(3);
-    row_quant_fill_on(CPU_PORTABLE, NULL, x, ROWS_MAX, D_IN, BOTH_FORMS, a, &plain);
-    row_quant_fill_on(CPU_AVX2, pool, x, ROWS_MAX, D_IN, BOTH_FORMS, b, &fast);
+    row_quant_fill_on(CPU_PORTABLE, NULL, x, ROWS_MAX, D_IN, forms, a, &plain);
+    row_quant_fill_on(CPU_AVX2, pool, x, ROWS_MAX, D_IN, forms, b, &fast);
     const size_t blocks = ROWS_MAX * D_IN / 32;
     assert_memory_equal(plain.wide.q, fast.wide.q, ROWS_MAX * D_IN * sizeof(int16_t));
+    assert_memory_equal(plain.wide.minus_sums, fast.wide.minus_sums, blocks * sizeof(int32_t));
     assert_memory_equal(plain.narrow.q, fast.narrow.q, ROWS_MAX * D_IN);
-    assert_memory_equal(plain.narrow.sums, fast.narrow.sums, blocks * sizeof(int32_t));
+    assert_memory_equal(plain.narrow.minus_sums, fast.narrow.minus_sums, blocks * sizeof(int32_t));
     assert_memory_equal(plain.narrow.offsets, fast.narrow.offsets, blocks * sizeof(float));
     assert_memory_equal(plain.narrow.spike_counts, fast.narrow.spike_counts,
                         ROWS_MAX * sizeof(int32_t));
@@ -223,14 +228,50 @@ static void quantizing_gives_the_same_rows_everywhere(void **state)
     pool_destroy(pool);
 }
 
+static void quantizing_gives_the_same_rows_everywhere(void **state)
+{
+    (void)state;
+    need_isa(CPU_AVX2, __func__);
+    check_quantizing(ROW_QUANT_NARROW | ROW_QUANT_WIDE);
+    check_quantizing(ROW_QUANT_PAIRS | ROW_QUANT_WIDE);
+}
+
+// Two products with 255 and their sum fit 16 bits, and the range is used.
+static void pairs_of_one_sign_stay_within_128(void **state)
+{
+    (void)state;
+    enum { M = 4000, D_IN = 64 };
+    struct rng rng;
+    rng_seed(&rng, 34);
+    float *x = normals(&rng, M * D_IN);
+    for (int32_t i = 0; i < M * D_IN; i++)
+        if (i / D_IN % 3 == 0) // many ties between integers
+            x[i] = roundf(x[i] * 8) / 8;
+    void *memory = memory_of(M, D_IN);
+    struct row_quant quant;
+    row_quant_fill(NULL, x, M, D_IN, ROW_QUANT_PAIRS, memory, &quant);
+    int32_t largest = 0, single = 0;
+    for (int32_t i = 0; i < M * D_IN; i += 2) {
+        const int32_t a = quant.narrow.q[i], b = quant.narrow.q[i + 1];
+        const int32_t above = (a > 0 ? a : 0) + (b > 0 ? b : 0), below = above - a - b;
+        assert_true(above <= 128 && below <= 128);
+        largest = above > largest ? above : largest;
+        single = a > single ? a : single;
+    }
+    assert_in_range(largest, 127, 128);
+    assert_int_equal(single, 127);
+    free(x);
+    free(memory);
+}
+
 // The error of an output is at most that of its activations: half a step each, times |w|.
 static void the_error_is_that_of_rounding_to_8_bits(void **state)
 {
     (void)state;
     enum { D_OUT = 83, D_IN = 576, M = 40 };
-    for (size_t t = 0; t < sizeof types / sizeof types[0]; t++) {
+    for (size_t t = 0; t < KIND_COUNT; t++) {
         const struct shape shape = {D_OUT, D_IN};
-        struct fixture f = fixture_of(types[t], shape, M);
+        struct fixture f = fixture_of(kinds[t], shape, M);
         float *exact = floats(M * D_OUT), *w = floats(D_IN);
         matmul_ref(&f.weight, f.x, M, exact, w);
         for (int32_t o = 0; o < D_OUT; o++) {
@@ -239,8 +280,8 @@ static void the_error_is_that_of_rounding_to_8_bits(void **state)
                 double bound = 0, size = 0;
                 for (int32_t k = 0; k < D_IN; k++) {
                     int32_t block = (row * D_IN + k) / 32;
-                    float scale = types[t] == WEIGHT_Q8_0 ? f.quant.wide.scales[block]
-                                                          : f.quant.narrow.scales[block];
+                    float scale = f.form == ROW_QUANT_WIDE ? f.quant.wide.scales[block]
+                                                           : f.quant.narrow.scales[block];
                     bound += 0.51 * (double)scale * fabs((double)w[k]);
                     size += fabs((double)w[k] * (double)f.x[row * D_IN + k]);
                 }
@@ -278,11 +319,11 @@ static void a_spike_does_not_coarsen_its_block(void **state)
 static void a_row_that_is_not_finite_gives_nan(void **state)
 {
     (void)state;
-    for (int isa = CPU_PORTABLE; isa <= (int)cpu_isa(); isa++) {
+    for (size_t i = 0; i < KIND_COUNT * 2 * ((size_t)cpu_isa() + 1); i++) {
         const struct shape shape = {16, 64};
-        struct fixture f = fixture_of(WEIGHT_Q4_1, shape, 2);
-        f.x[3] = isa % 2 == 0 ? INFINITY : NAN;
-        run_rows(&f, (enum cpu_isa)isa, NULL, 0, 2);
+        struct fixture f = fixture_of(kinds[i % KIND_COUNT], shape, 2);
+        f.x[3] = i / KIND_COUNT % 2 == 0 ? INFINITY : NAN;
+        run_rows(&f, (enum cpu_isa)(i / KIND_COUNT / 2), NULL, 0, 2);
         for (int o = 0; o < 16; o++) {
             assert_true(isnan(f.y[o]));
             assert_false(isnan(f.y[16 + o]));
@@ -296,7 +337,7 @@ static void products_are_added_to_what_is_there(void **state)
     (void)state;
     for (int isa = CPU_PORTABLE; isa <= (int)cpu_isa(); isa++) {
         const struct shape shape = {83, 64};
-        struct fixture f = fixture_of(WEIGHT_Q4_1, shape, 5);
+        struct fixture f = fixture_of(kinds[1], shape, 5);
         for (int i = 0; i < 5 * 83; i++)
             f.y[i] = 1000;
         const struct matmul_job job = {
@@ -316,8 +357,8 @@ static void only_quantized_weights_are_taken(void **state)
     (void)state;
     struct weight weight = {.type = WEIGHT_F16};
     assert_false(matmul_int8_takes(&weight));
-    for (size_t t = 0; t < sizeof types / sizeof types[0]; t++) {
-        weight.type = types[t];
+    for (size_t t = 0; t < KIND_COUNT; t++) {
+        weight.type = kinds[t].type;
         assert_true(matmul_int8_takes(&weight));
     }
 }
@@ -332,6 +373,7 @@ int main(void)
         cmocka_unit_test(vnni_gives_the_bits_of_the_reference),
         cmocka_unit_test(the_largest_values_do_not_overflow),
         cmocka_unit_test(quantizing_gives_the_same_rows_everywhere),
+        cmocka_unit_test(pairs_of_one_sign_stay_within_128),
         cmocka_unit_test(the_error_is_that_of_rounding_to_8_bits),
         cmocka_unit_test(a_spike_does_not_coarsen_its_block),
         cmocka_unit_test(a_row_that_is_not_finite_gives_nan),
