@@ -90,7 +90,7 @@ static void forward_panel(const struct frozen_job *job, const struct frozen_part
     }
     if (part->lora.rank > 0)
         lora_train_expand(&part->lora, part->side, task->row, task->rows, first,
-                          first + tile.columns, true, part->y);
+                          first + tile.columns, part->y);
     add_bias(part, task, first, tile.columns);
 }
 

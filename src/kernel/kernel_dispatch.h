@@ -23,8 +23,7 @@ struct matmul_job {
     const struct weight *weight;
     const float *x; // [m, d_in]
     int32_t m;
-    float *y;  // [m, d_out]
-    bool adds; // y holds what the products are added to; else they start at zero
+    float *y;                         // [m, d_out]
     const struct row_quant *quant;    // x in 8 bits: for matmul_int8_panels only
     const struct matmul_ahead *ahead; // NULL: none. For matmul_int8_panels only:
     size_t ahead_from, ahead_each;    // byte where the job's first panel begins; bytes for a panel
@@ -77,7 +76,7 @@ struct lora_shrink {
     int32_t rank;
 };
 // Outputs [first, end) of one module for the rows of one group:
-// y[rows[i]][o] += t[i][r] * bt[r][o] for each r in turn, from zero when it sets.
+// y[rows[i]][o] += t[i][r] * bt[r][o] for each r in turn.
 struct lora_expand {
     enum sora_dtype dtype;
     const void *bt; // [rank, d_out]
@@ -87,7 +86,6 @@ struct lora_expand {
     int32_t row_count;
     float *y;
     int32_t d_out;
-    bool sets;
 };
 typedef void lora_shrink_fn(const struct lora_shrink *work, int32_t first, int32_t end);
 typedef void lora_expand_fn(const struct lora_expand *work, int32_t first, int32_t end);

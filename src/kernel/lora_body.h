@@ -116,7 +116,7 @@ LANES_FN void expand_tile(enum sora_dtype dtype, int vecs, int rows, const struc
     LANES_UNROLL(8)
     for (int i = 0; i < rows * vecs; i++) {
         int32_t at = i % vecs * VEC_LANES;
-        acc[i] = work->sets ? vec_zero() : vec_load_part(y[i / vecs] + at, left - at);
+        acc[i] = vec_load_part(y[i / vecs] + at, left - at);
     }
     for (int32_t r = 0; r < work->rank; r++) {
         LANES_UNROLL(8)

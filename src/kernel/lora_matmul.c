@@ -11,8 +11,11 @@
 #define LORA_SUFFIX portable
 #include "kernel/lora_body.h"
 
-// Multiply-adds below which waking other threads costs more than it saves.
+// Multiply-adds below which sharing costs more than it saves.
 #define SHARED_WORK_MIN 32768
+// Groups ahead whose columns are asked for: what one reads is a few lines here and there, too short
+// for the hardware to see.
+#define EXPAND_AHEAD 2
 
 size_t lora_scratch_count(int32_t m, int32_t rank_max)
 {
@@ -34,11 +37,18 @@ static int32_t rank_of(const struct lora_group *group, const struct sora_lora_mo
     return module->rank;
 }
 
+// A rank costs what it reads of the adapter and once more for each row.
+static int64_t rank_cost(const struct lora_group *group)
+{
+    return group->row_count + 1;
+}
+
 int64_t lora_work_init_on(enum cpu_isa isa, struct lora_work *work)
 {
     ASSERT(work->call_count > 0 && work->call_count <= LORA_CALLS_MAX);
     int64_t total = 0;
     work->isa = isa;
+    work->shrink_cost = 0;
     float *t = work->scratch;
     for (int32_t c = 0; c < work->call_count; c++) {
         work->t[c] = t;
@@ -47,6 +57,7 @@ int64_t lora_work_init_on(enum cpu_isa isa, struct lora_work *work)
             const struct lora_group *group = &work->groups[g];
             int32_t rank = rank_of(group, module_of(group, work->layer, work->projs[c]));
             work->rank_sums[c] += (int64_t)rank * group->row_count;
+            work->shrink_cost += rank * rank_cost(group);
         }
         if (work->rank_sums[c] > 0)
             t += work->rank_sums[c];
@@ -61,18 +72,6 @@ int64_t lora_work_init(struct lora_work *work)
 }
 
 // --- shrink ---
-
-struct shrink_split {
-    const struct lora_work *work;
-    int64_t cost; // of all ranks, as rank_cost counts
-    int32_t tasks;
-};
-
-// A rank costs what it reads of the adapter and once more for each row.
-static int64_t rank_cost(const struct lora_group *group)
-{
-    return group->row_count + 1;
-}
 
 // Of `count` ranks that cost `each`, those that start before `offset`.
 static int32_t ranks_before(int64_t offset, int64_t each, int32_t count)
@@ -100,15 +99,33 @@ static void shrink_ranks(const struct lora_work *work, const struct lora_group *
     (work->isa == CPU_PORTABLE ? lora_shrink_portable : lora_shrink_avx2)(&part, first, end);
 }
 
+static void fetch(enum sora_dtype dtype, const void *array, size_t first, size_t end)
+{
+    const size_t width = dtype == SORA_F32 ? sizeof(float) : dtype == SORA_I8 ? 1 : 2;
+    for (size_t at = first * width; at < end * width; at += 64)
+        __builtin_prefetch((const uint8_t *)array + at, 0, 3);
+}
+
+// Asks for the ranks of a group whose cost starts in [low, high).
+static void fetch_ranks(const struct lora_work *work, int32_t call, int32_t g, int64_t low,
+                        int64_t high)
+{
+    const struct lora_group *group = &work->groups[g];
+    const struct sora_lora_module *module = module_of(group, work->layer, work->projs[call]);
+    const int32_t rank = rank_of(group, module);
+    const size_t d_in = (size_t)work->d_in;
+    const int32_t first = ranks_before(low, rank_cost(group), rank);
+    const int32_t end = ranks_before(high, rank_cost(group), rank);
+    fetch(module->dtype, module->a, (size_t)first * d_in, (size_t)end * d_in);
+}
+
 // The ranks whose cost, all before them added up, starts in this task's share: threads get equal
 // work, however ranks are spread over the adapters.
-static void shrink_share(void *context, int32_t index, int32_t thread)
+void lora_shrink_task(const struct lora_work *work, int32_t index, int32_t task_count)
 {
-    (void)thread;
-    const struct shrink_split *split = context;
-    const struct lora_work *work = split->work;
-    const int64_t low = split->cost * index / split->tasks;
-    const int64_t high = split->cost * (index + 1) / split->tasks;
+    ASSERT(index >= 0 && index < task_count);
+    const int64_t low = work->shrink_cost * index / task_count;
+    const int64_t high = work->shrink_cost * (index + 1) / task_count;
     int64_t passed = 0;
     for (int32_t c = 0; c < work->call_count; c++) {
         float *t = work->t[c];
@@ -119,6 +136,9 @@ static void shrink_share(void *context, int32_t index, int32_t thread)
             const int64_t each = rank_cost(group);
             int32_t first = ranks_before(low - passed, each, rank);
             int32_t end = ranks_before(high - passed, each, rank);
+            if (g + 1 < work->group_count)
+                fetch_ranks(work, c, g + 1, low - passed - each * rank,
+                            high - passed - each * rank);
             if (first < end)
                 shrink_ranks(work, group, module, rank, t, first, end);
             passed += each * rank;
@@ -127,51 +147,44 @@ static void shrink_share(void *context, int32_t index, int32_t thread)
     }
 }
 
-void lora_shrink_all(struct pool *pool, const struct lora_work *work)
+int32_t lora_shrink_tasks(const struct lora_work *work, int32_t threads)
 {
-    struct shrink_split split = {.work = work};
     int64_t rank_sum = 0;
-    for (int32_t c = 0; c < work->call_count; c++) {
+    for (int32_t c = 0; c < work->call_count; c++)
         rank_sum += work->rank_sums[c];
-        for (int32_t g = 0; g < work->group_count; g++) {
-            const struct lora_group *group = &work->groups[g];
-            split.cost +=
-                rank_of(group, module_of(group, work->layer, work->projs[c])) * rank_cost(group);
-        }
-    }
     // Two shares for each thread even out threads of unequal speed.
-    bool alone = rank_sum * work->d_in < SHARED_WORK_MIN;
-    split.tasks = alone ? 1 : 2 * pool_threads(pool);
-    pool_run(alone ? NULL : pool, split.tasks, shrink_share, &split);
+    return rank_sum * work->d_in < SHARED_WORK_MIN ? 1 : 2 * threads;
 }
 
 // --- expand ---
 
-static void clear(float *y, int32_t d_out, const int32_t *rows, int32_t count, int32_t first,
-                  int32_t end)
+// Asks for columns [first, end) of a group's module.
+static void fetch_columns(const struct lora_work *work, int32_t call, int32_t g, int32_t d_out,
+                          int32_t first, int32_t end)
 {
-    for (int32_t i = 0; i < count; i++)
-        memset(y + (size_t)rows[i] * (size_t)d_out + first, 0,
-               (size_t)(end - first) * sizeof(float));
+    const struct lora_group *group = &work->groups[g];
+    const struct sora_lora_module *module = module_of(group, work->layer, work->projs[call]);
+    for (int32_t r = 0; r < rank_of(group, module); r++) {
+        const size_t row = (size_t)r * (size_t)d_out;
+        fetch(module->dtype, module->bt, row + (size_t)first, row + (size_t)end);
+    }
 }
 
 void lora_expand_columns(const struct lora_work *work, int32_t call, float *y, int32_t d_out,
                          int32_t first, int32_t end)
 {
     ASSERT(call >= 0 && call < work->call_count && first >= 0 && end <= d_out);
-    clear(y, d_out, work->plain_rows, work->plain_count, first, end);
     const float *t = work->t[call];
     for (int32_t g = 0; g < work->group_count; g++) {
         const struct lora_group *group = &work->groups[g];
         const struct sora_lora_module *module = module_of(group, work->layer, work->projs[call]);
         const int32_t rank = rank_of(group, module);
-        const bool sets = group->part == 0;
-        if (rank == 0) {
-            clear(y, d_out, group->rows, sets ? group->row_count : 0, first, end);
+        if (g + EXPAND_AHEAD < work->group_count)
+            fetch_columns(work, call, g + EXPAND_AHEAD, d_out, first, end);
+        if (rank == 0)
             continue;
-        }
-        const struct lora_expand part = {module->dtype,    module->bt, t,     rank, group->rows,
-                                         group->row_count, y,          d_out, sets};
+        const struct lora_expand part = {module->dtype, module->bt,       t, rank,
+                                         group->rows,   group->row_count, y, d_out};
         (work->isa == CPU_PORTABLE ? lora_expand_portable : lora_expand_avx2)(&part, first, end);
         t += (size_t)rank * (size_t)group->row_count;
     }

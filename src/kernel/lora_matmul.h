@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// y = scale * B (A x) for rows that carry adapters, at each module's exact rank, in two halves
-// around the base's product of the same modules (matmul.h): shrink, t = A x, for all modules that
-// read one x in one call; expand, y = B t, a range of columns at a time, by the thread that is
-// about to add W x to them. Rows of one adapter are computed together, whatever their place in the
+// y += scale * B (A x) for rows that carry adapters, at each module's exact rank, in two halves
+// beside the base's product of the same modules (matmul.h): shrink, t = A x, for all modules that
+// read one x, in tasks; expand, y += B t, a range of columns at a time, by the thread that has just
+// set them to W x. Rows of one adapter are computed together, whatever their place in the
 // batch; rank 0 and rows without an adapter cost nothing. A row's result depends on its own x and
 // adapter alone, to the bit.
-// Shrink: one dot product per rank, in a fixed order over d_in. Expand: y[o] starts at zero and
-// grows by t[r] * B[o, r] for r = 0, 1, ... in turn. A row that is in several groups grows by them
+// Shrink: one dot product per rank, in a fixed order over d_in. Expand: y[o] grows by
+// t[r] * B[o, r] for r = 0, 1, ... in turn. A row that is in several groups grows by them
 // in the order of the groups, to the bit as by one adapter of their ranks one after another.
 #ifndef KERNEL_LORA_MATMUL_H
 #define KERNEL_LORA_MATMUL_H
@@ -15,7 +15,6 @@
 #include <stdint.h>
 
 #include "base/cpu.h"
-#include "base/pool.h"
 #include "sora/limits.h"
 #include "sora/lora.h"
 
@@ -29,7 +28,6 @@ struct lora_group {
     int32_t rank_max; // first ranks only; 0: all
     int32_t row_count;
     const int32_t *rows; // indices into the batch
-    int32_t part;        // 0: its rows are in no group before it; else each of them is in one of 0
 };
 
 // Modules of one layer that read the same x, for the groups of a batch. The caller fills the first
@@ -37,8 +35,6 @@ struct lora_group {
 struct lora_work {
     const struct lora_group *groups;
     int32_t group_count, layer;
-    const int32_t *plain_rows; // those in no group
-    int32_t plain_count;
     int32_t call_count; // <= LORA_CALLS_MAX
     enum sora_proj projs[LORA_CALLS_MAX];
     const float *x; // [m, d_in]
@@ -48,6 +44,7 @@ struct lora_work {
     enum cpu_isa isa;
     int64_t rank_sums[LORA_CALLS_MAX]; // over rows, of each module
     float *t[LORA_CALLS_MAX];          // of each module, [row_count, rank] of group after group
+    int64_t shrink_cost;               // of all ranks
 };
 
 // Floats of scratch for up to m rows, each in LORA_PARTS_MAX groups at most, and a largest module
@@ -55,10 +52,12 @@ struct lora_work {
 size_t lora_scratch_count(int32_t m, int32_t rank_max);
 // Returns the sum over rows and modules of the ranks to compute; 0: nothing else needs a call.
 int64_t lora_work_init(struct lora_work *work);
-// Fills all t from x.
-void lora_shrink_all(struct pool *pool, const struct lora_work *work);
-// Sets columns [first, end) of module `call` in y [m, d_out]: zero for rows without ranks. After
-// lora_shrink_all; by any thread, different columns at the same time.
+// Tasks of equal cost for this many threads; 1: too little to share.
+int32_t lora_shrink_tasks(const struct lora_work *work, int32_t threads);
+// Fills one task's part of all t from x; different tasks at the same time.
+void lora_shrink_task(const struct lora_work *work, int32_t index, int32_t task_count);
+// Adds to columns [first, end) of module `call` in y [m, d_out]. After all shrink tasks; by any
+// thread, different columns at the same time.
 void lora_expand_columns(const struct lora_work *work, int32_t call, float *y, int32_t d_out,
                          int32_t first, int32_t end);
 

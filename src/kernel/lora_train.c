@@ -64,7 +64,7 @@ void lora_train_shrink(struct pool *pool, const struct lora_train *module, const
 }
 
 void lora_train_expand(const struct lora_train *module, const float *u, int32_t row, int32_t rows,
-                       int32_t first, int32_t end, bool add, float *y)
+                       int32_t first, int32_t end, float *y)
 {
     const size_t r = (size_t)module->rank, d_out = (size_t)module->d_out;
     tile_multiply(&(struct tile_matrices){.a = u + (size_t)row * r,
@@ -77,7 +77,7 @@ void lora_train_expand(const struct lora_train *module, const float *u, int32_t 
                                           .rows = rows,
                                           .columns = end - first,
                                           .k_count = module->rank,
-                                          .add = add});
+                                          .add = true});
 }
 
 // Per block of tokens: u = scale (g o t), w = dy B, dt = scale (g o w); u and dt also transposed.

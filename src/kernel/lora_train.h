@@ -23,10 +23,10 @@ struct lora_train {
 // x [n, d_in]: t = A x [n, r], kept for the backward, and u = scale (g o t) [n, r].
 void lora_train_shrink(struct pool *pool, const struct lora_train *module, const float *x,
                        int32_t n, float *t, float *u);
-// Rows [row, row + rows) and columns [first, end) of y [n, d_out] (+)= u B^T; in one thread.
+// Rows [row, row + rows) and columns [first, end) of y [n, d_out] += u B^T; in one thread.
 // first is a multiple of 16.
 void lora_train_expand(const struct lora_train *module, const float *u, int32_t row, int32_t rows,
-                       int32_t first, int32_t end, bool add, float *y);
+                       int32_t first, int32_t end, float *y);
 
 // Floats of scratch for the backward.
 size_t lora_train_scratch_count(int32_t n, int32_t rank);

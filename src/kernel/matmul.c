@@ -13,6 +13,10 @@
 #define SMALLEST_MANY 1
 #define FEW_ROWS 8 // with fewer, as in f32
 #define MANY_ROWS 64
+// Values of y after which `after` is called, while they are in the cache; and at least so many
+// panels, as an adapter's columns lie apart.
+#define AFTER_VALUES 4096
+#define AFTER_PANELS_MIN 4
 
 static const size_t unpacked_count = (size_t)MATMUL_CHUNK_VALUES * WEIGHT_PANEL_ROWS;
 
@@ -45,12 +49,9 @@ static int32_t task_panels(const struct matmul_split *split, int32_t left)
 
 static int32_t smallest_task(const struct matmul_work *work)
 {
-    bool adds = false;
     if (work->quant == NULL || work->m < FEW_ROWS)
         return SMALLEST_F32;
-    for (int32_t call = 0; call < work->call_count; call++)
-        adds = adds || work->calls[call].adds;
-    return adds || work->m < MANY_ROWS ? SMALLEST_FEW : SMALLEST_MANY;
+    return work->beside != NULL || work->m < MANY_ROWS ? SMALLEST_FEW : SMALLEST_MANY;
 }
 
 static int32_t task_count(const struct matmul_split *split)
@@ -62,21 +63,15 @@ static int32_t task_count(const struct matmul_split *split)
 }
 
 // passed: panels of the calls before.
-static void run_panels(const struct matmul_split *split, int32_t call, int32_t passed,
-                       int32_t first, int32_t count, int32_t thread)
+static void multiply_panels(const struct matmul_split *split, int32_t call, int32_t passed,
+                            int32_t first, int32_t count, int32_t thread)
 {
     const struct matmul_work *work = split->work;
     const struct matmul_call *of = &work->calls[call];
-    if (of->adds) {
-        int32_t end = (first + count) * WEIGHT_PANEL_ROWS;
-        work->start(work->start_context, call, first * WEIGHT_PANEL_ROWS,
-                    end < of->weight->d_out ? end : of->weight->d_out, thread);
-    }
     struct matmul_job job = {.weight = of->weight,
                              .x = work->x,
                              .m = work->m,
                              .y = of->y,
-                             .adds = of->adds,
                              .quant = work->quant,
                              .ahead = work->ahead};
     if (work->ahead != NULL) {
@@ -90,10 +85,33 @@ static void run_panels(const struct matmul_split *split, int32_t call, int32_t p
     split->run(&job, first, count, split->scratch + (size_t)thread * unpacked_count);
 }
 
+static void run_panels(const struct matmul_split *split, int32_t call, int32_t passed,
+                       int32_t first, int32_t count, int32_t thread)
+{
+    const struct matmul_beside *beside = split->work->beside;
+    const int32_t d_out = split->work->calls[call].weight->d_out;
+    int32_t each = beside != NULL ? AFTER_VALUES / WEIGHT_PANEL_ROWS / split->work->m : count;
+    each = each < AFTER_PANELS_MIN ? AFTER_PANELS_MIN : each;
+    for (int32_t done = 0, part; done < count; done += part) {
+        part = count - done < each ? count - done : each;
+        multiply_panels(split, call, passed, first + done, part, thread);
+        const int32_t end = (first + done + part) * WEIGHT_PANEL_ROWS;
+        if (beside != NULL)
+            beside->after(beside->context, call, (first + done) * WEIGHT_PANEL_ROWS,
+                          end < d_out ? end : d_out, thread);
+    }
+}
+
 static void run_share(void *context, int32_t index, int32_t thread)
 {
     const struct matmul_split *split = context;
+    const struct matmul_beside *beside = split->work->beside;
     int32_t first = 0, passed = 0;
+    if (beside != NULL && index < beside->before_count) {
+        beside->before(beside->context, index, thread);
+        return;
+    }
+    index -= beside != NULL ? beside->before_count : 0;
     for (int32_t i = 0; i < index; i++)
         first += task_panels(split, split->panels - first);
     const int32_t end = first + task_panels(split, split->panels - first);
@@ -133,7 +151,8 @@ void matmul_run_on(enum cpu_isa isa, struct pool *pool, const struct matmul_work
                                  .smallest = each < smallest ? each : smallest,
                                  .threads = threads,
                                  .scratch = (float *)line};
-    pool_run(pool, task_count(&split), run_share, &split);
+    const int32_t before = work->beside != NULL ? work->beside->before_count : 0;
+    pool_run(pool, before + task_count(&split), run_share, &split);
 }
 
 void matmul_run(struct pool *pool, const struct matmul_work *work, float *scratch)

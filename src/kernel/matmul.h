@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // y = W x for a batch of rows, W packed (weight.h). Every output is one chain of fused
-// multiply-adds over k = 0 .. d_in-1 into one f32 accumulator that starts at zero, or at what an
-// adapter put there: the same bits
+// multiply-adds over k = 0 .. d_in-1 into one f32 accumulator that starts at zero: the same bits
 // for any number of rows, any split over threads, any tile, and for the portable, AVX2 and AVX-512
-// kernels alike. With x in 8 bits, see matmul_int8.h.
+// kernels alike. With x as integers, see matmul_int8.h.
 #ifndef KERNEL_MATMUL_H
 #define KERNEL_MATMUL_H
 
@@ -23,13 +22,17 @@ size_t matmul_scratch_count(int32_t d_in, int32_t threads);
 struct matmul_call {
     const struct weight *weight;
     float *y;
-    bool adds; // matmul_work.start sets y first, and the product is added to that
 };
 
-// Sets columns [first, end) of y of call number `call` before its product is added, on the thread
-// that will add it: an adapter's part. Different ranges at the same time.
-typedef void matmul_start_fn(void *context, int32_t call, int32_t first, int32_t end,
-                             int32_t thread);
+// Other work on the same x, an adapter's. `before`: tasks that threads take before those of the
+// products, by index; no product waits for them. `after`: columns [first, end) of y of call number
+// `call` were set, on the thread that set them; different ranges at the same time.
+struct matmul_beside {
+    void (*before)(void *context, int32_t index, int32_t thread);
+    int32_t before_count;
+    void (*after)(void *context, int32_t call, int32_t first, int32_t end, int32_t thread);
+    void *context;
+};
 
 // Memory that is read soon after a product: it is fetched into the cache beside it, an equal part
 // with each panel, while the arithmetic of many rows leaves memory idle. A hint: nothing but time
@@ -51,11 +54,10 @@ struct matmul_work {
     int32_t call_count;
     const float *x; // [m, d_in]
     int32_t m;
-    const struct row_quant *quant; // x in 8 bits, for the weights that have a kernel for it
-                                   // (matmul_int8.h); NULL: all in f32
-    matmul_start_fn *start;        // may be NULL when no call adds
-    void *start_context;
-    const struct matmul_ahead *ahead; // NULL: none. Products with integers only
+    const struct row_quant *quant;      // x as integers, for the weights that have a kernel for it
+                                        // (matmul_int8.h); NULL: all in f32
+    const struct matmul_beside *beside; // NULL: none
+    const struct matmul_ahead *ahead;   // NULL: none. Products with integers only
 };
 void matmul_run(struct pool *pool, const struct matmul_work *work, float *scratch);
 // One product: x [m, d_in], y [m, d_out].

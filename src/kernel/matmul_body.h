@@ -194,13 +194,8 @@ LANES_FN void direct_group(enum weight_type type, int rows, int panels,
                         weight->d_in};
     vec acc[DIRECT_VECS_MAX];
     LANES_UNROLL(16)
-    for (int i = 0; i < panels * rows * VECS; i++) {
-        int p = i / (rows * VECS), r = i / VECS % rows, v = i % VECS;
-        int32_t column = (first + p) * WEIGHT_PANEL_ROWS + v * VEC_LANES;
-        acc[i] = job->adds ? vec_load_part(job->y + (size_t)r * (size_t)weight->d_out + column,
-                                           weight->d_out - column)
-                           : vec_zero();
-    }
+    for (int i = 0; i < panels * rows * VECS; i++)
+        acc[i] = vec_zero();
     if (panel_type_quantized(type))
         direct_quantized(type, rows, panels, &in, acc);
     else
@@ -446,7 +441,7 @@ static void tiled_panel(const struct matmul_job *job, int32_t panel, float *unpa
                             .y = job->y + column,
                             .y_stride = (size_t)weight->d_out,
                             .columns = weight->d_out - column,
-                            .fresh = k == 0 && !job->adds};
+                            .fresh = k == 0};
         tile_rows(job, tile);
     }
 }

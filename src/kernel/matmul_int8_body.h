@@ -312,12 +312,8 @@ LANES_FN void run_tile(enum int8_kind kind, int rows, const struct int8_tile *ti
     float *y = job->y + (size_t)tile->row * (size_t)d_out + tile->column;
     vec acc[INT8_ROWS * VECS];
     LANES_UNROLL(32)
-    for (int i = 0; i < rows * VECS; i++) {
-        int32_t first = i % VECS * VEC_LANES;
-        acc[i] = job->adds ? vec_load_part(y + (size_t)(i / VECS) * (size_t)d_out + first,
-                                           columns - first)
-                           : vec_zero();
-    }
+    for (int i = 0; i < rows * VECS; i++)
+        acc[i] = vec_zero();
     LANES_UNROLL(8)
     for (int r = 0; r < rows; r++) // a store that waits for its line holds up those of the sums
         __builtin_prefetch(y + (size_t)r * (size_t)d_out, 1, 3);

@@ -264,7 +264,7 @@ static int32_t add_group(struct forward_batch *batch, const struct sora_span *sp
     struct lora_group *group = &batch->groups[batch->group_count++];
     const struct sora_lora_part *of = &span->parts[part];
     *group = (struct lora_group){
-        .lora = of->lora, .scale = of->scale, .rank_max = of->rank_max, .rows = rows, .part = part};
+        .lora = of->lora, .scale = of->scale, .rank_max = of->rank_max, .rows = rows};
     for (int32_t j = 0, row = 0; j < span_count; row += spans[j++].token_count) {
         for (int32_t t = 0; is_group(group, &spans[j], part) && t < spans[j].token_count; t++)
             rows[group->row_count++] = row + t;
@@ -279,12 +279,10 @@ static void group_rows(struct forward_batch *batch, const struct sora_span *span
                        int32_t span_count)
 {
     int32_t filled = 0, part_count = 0;
-    batch->group_count = batch->plain_count = 0;
-    for (int32_t i = 0, row = 0; i < span_count; row += spans[i++].token_count) {
+    batch->group_count = 0;
+    for (int32_t i = 0; i < span_count; i++) {
         ASSERT(spans[i].part_count >= 0 && spans[i].part_count <= LORA_PARTS_MAX);
         part_count = spans[i].part_count > part_count ? spans[i].part_count : part_count;
-        for (int32_t t = 0; spans[i].part_count == 0 && t < spans[i].token_count; t++)
-            batch->plain_rows[batch->plain_count++] = row + t;
     }
     for (int32_t part = 0; part < part_count; part++) {
         const int32_t first = batch->group_count;

@@ -81,12 +81,11 @@ sora_status forward_init(struct forward *forward, const struct sora_model *model
     batch->slots = calloc(rows, sizeof *batch->slots);
     batch->groups = calloc(uses, sizeof *batch->groups);
     batch->group_rows = calloc(uses, sizeof *batch->group_rows);
-    batch->plain_rows = calloc(rows, sizeof *batch->plain_rows);
     batch->logit_rows = calloc((size_t)options->logit_rows_max, sizeof *batch->logit_rows);
     sora_status status = SORA_OK;
     if (batch->tokens == NULL || batch->positions == NULL || batch->rows == NULL ||
         batch->slots == NULL || batch->groups == NULL || batch->group_rows == NULL ||
-        batch->plain_rows == NULL || batch->logit_rows == NULL)
+        batch->logit_rows == NULL)
         status = sora_fail(err, SORA_NO_MEMORY, "out of memory");
     if (status == SORA_OK)
         status = alloc_floats(forward, options, err);
@@ -121,7 +120,7 @@ void forward_deinit(struct forward *forward)
                       batch->slots,
                       batch->groups,
                       batch->group_rows,
-                      batch->plain_rows,
+
                       batch->logit_rows};
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
         free(memory[i]);
@@ -145,8 +144,6 @@ static void project(struct forward *forward, int32_t layer, const struct project
     const struct project_batch batch = {.row_count = of->row_count,
                                         .groups = of->groups,
                                         .group_count = of->group_count,
-                                        .plain_rows = of->plain_rows,
-                                        .plain_count = of->plain_count,
                                         .ahead = ahead->list.bytes > 0 ? &ahead->list : NULL};
     project_run(&forward->projector, &forward->model->weights, layer, &batch, outs, count, in);
 }

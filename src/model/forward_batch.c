@@ -26,7 +26,6 @@ void forward_batch_keep_logit_rows(struct forward_batch *batch)
             batch->groups[groups++] = group;
     }
     batch->group_count = groups;
-    batch->plain_count = keep_rows(batch, batch->plain_rows, batch->plain_count);
     for (int32_t i = 0; i < batch->logit_row_count; i++) {
         const int32_t row = batch->logit_rows[i];
         batch->tokens[i] = batch->tokens[row];

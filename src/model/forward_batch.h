@@ -19,8 +19,6 @@ struct forward_batch {
     int32_t group_count;        // adapter views in use
     struct lora_group *groups;  // of first parts, of second parts, ...
     int32_t *group_rows;        // [M * LORA_PARTS_MAX], the groups' row lists one after another
-    int32_t plain_count;
-    int32_t *plain_rows; // [M]: rows in no group
     int32_t logit_row_count;
     int32_t *logit_rows; // [L]: rows whose logits are wanted
 };

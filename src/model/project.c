@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// See project.h. An adapter's first half, t = A x, runs before the base's product; its second, B t,
-// is set by the thread that then adds W x to the same columns.
+// See project.h. An adapter's first half, t = A x, is the first tasks of the base's product; its
+// second, B t, is added by the thread that has just set the same columns to W x.
 #include "model/project.h"
 
 #include <stdbool.h>
@@ -9,6 +9,7 @@
 
 #include "base/arena.h"
 #include "base/clock.h"
+#include "base/latch.h"
 #include "kernel/matmul_int8.h"
 
 #define ROWS_EACH 4 // rows of a task before the products
@@ -110,46 +111,45 @@ static int64_t make_x(struct projector *projector, const struct project_in *in, 
     return in->fill == NULL ? 0 : (int64_t)(share * (double)(clock_now_ns() - start_ns));
 }
 
-struct expand_context {
+// The adapters' part of a product.
+struct adapter_context {
     struct projector *projector;
     const struct lora_work *lora;
     const struct matmul_call *calls;
+    int32_t task_count;
+    struct latch shrinking; // tasks that are not done
 };
+
+static void shrink(void *context, int32_t index, int32_t thread)
+{
+    struct adapter_context *adapters = context;
+    int64_t start_ns = clock_now_ns();
+    lora_shrink_task(adapters->lora, index, adapters->task_count);
+    latch_count_down(&adapters->shrinking);
+    adapters->projector->threads[thread].adapter_ns += clock_now_ns() - start_ns;
+}
 
 static void expand(void *context, int32_t call, int32_t first, int32_t end, int32_t thread)
 {
-    const struct expand_context *expand = context;
-    const struct matmul_call *of = &expand->calls[call];
+    struct adapter_context *adapters = context;
+    const struct matmul_call *of = &adapters->calls[call];
     int64_t start_ns = clock_now_ns();
-    lora_expand_columns(expand->lora, call, of->y, of->weight->d_out, first, end);
-    expand->projector->threads[thread].expand_ns += clock_now_ns() - start_ns;
-}
-
-// t = A x of all modules. False: no row has a rank here.
-static bool shrink(struct projector *projector, struct lora_work *lora)
-{
-    if (lora->group_count == 0)
-        return false;
-    int64_t start_ns = clock_now_ns();
-    int64_t rank_sum = lora_work_init(lora);
-    if (rank_sum > 0)
-        lora_shrink_all(projector->pool, lora);
-    projector->rank_sum += rank_sum;
-    projector->adapter_ns += clock_now_ns() - start_ns;
-    return rank_sum > 0;
+    latch_wait(&adapters->shrinking);
+    lora_expand_columns(adapters->lora, call, of->y, of->weight->d_out, first, end);
+    adapters->projector->threads[thread].adapter_ns += clock_now_ns() - start_ns;
 }
 
 // What the threads spent on adapters within a product that took `all_ns`, as a share of that time.
 static void count_time(struct projector *projector, int64_t all_ns)
 {
     const int32_t threads = pool_threads(projector->pool);
-    int64_t expand_ns = 0;
+    int64_t adapter_ns = 0;
     for (int32_t i = 0; i < threads; i++) {
-        expand_ns += projector->threads[i].expand_ns;
-        projector->threads[i].expand_ns = 0;
+        adapter_ns += projector->threads[i].adapter_ns;
+        projector->threads[i].adapter_ns = 0;
     }
-    projector->adapter_ns += expand_ns / threads;
-    projector->base_ns += all_ns - expand_ns / threads;
+    projector->adapter_ns += adapter_ns / threads;
+    projector->base_ns += all_ns - adapter_ns / threads;
 }
 
 // x as the products read it: as integers where the mode and the weights allow, `coarse` ones where
@@ -179,6 +179,26 @@ static void multiply(struct projector *projector, const struct matmul_work *work
     count_time(projector, clock_now_ns() - start_ns);
 }
 
+// The products with their adapters: of lora's groups, if any has ranks here.
+static void multiply_adapted(struct projector *projector, struct lora_work *lora,
+                             struct matmul_work *work)
+{
+    int64_t start_ns = clock_now_ns();
+    const int64_t rank_sum = lora->group_count > 0 ? lora_work_init(lora) : 0;
+    projector->rank_sum += rank_sum;
+    projector->adapter_ns += clock_now_ns() - start_ns;
+    if (rank_sum == 0) {
+        multiply(projector, work);
+        return;
+    }
+    struct adapter_context context = {
+        projector, lora, work->calls, lora_shrink_tasks(lora, pool_threads(projector->pool)), {0}};
+    const struct matmul_beside beside = {shrink, context.task_count, expand, &context};
+    latch_set(&context.shrinking, context.task_count);
+    work->beside = &beside;
+    multiply(projector, work);
+}
+
 void project_run(struct projector *projector, const struct weights *weights, int32_t layer,
                  const struct project_batch *batch, const struct project_out *outs, int32_t count,
                  const struct project_in *in)
@@ -186,31 +206,21 @@ void project_run(struct projector *projector, const struct weights *weights, int
     const struct weight *of_layer = weights->layers[layer].projections;
     struct lora_work lora = {.groups = batch->groups,
                              .group_count = batch->group_count,
-                             .plain_rows = batch->plain_rows,
-                             .plain_count = batch->plain_count,
                              .layer = layer,
                              .call_count = count,
                              .x = in->x,
                              .d_in = of_layer[outs[0].proj].d_in,
                              .scratch = projector->lora_scratch};
     struct matmul_call calls[LORA_CALLS_MAX];
-    struct expand_context context = {projector, &lora, calls};
-    struct matmul_work work = {.calls = calls,
-                               .call_count = count,
-                               .m = batch->row_count,
-                               .start = expand,
-                               .start_context = &context,
-                               .ahead = batch->ahead};
+    struct matmul_work work = {
+        .calls = calls, .call_count = count, .m = batch->row_count, .ahead = batch->ahead};
     struct row_quant quant;
     for (int32_t i = 0; i < count; i++) {
         lora.projs[i] = outs[i].proj;
         calls[i] = (struct matmul_call){.weight = &of_layer[outs[i].proj], .y = outs[i].y};
     }
     prepare(projector, in, false, &work, &quant);
-    const bool adapted = shrink(projector, &lora);
-    for (int32_t i = 0; i < count; i++)
-        calls[i].adds = adapted && lora.rank_sums[i] > 0;
-    multiply(projector, &work);
+    multiply_adapted(projector, &lora, &work);
 }
 
 void project_logits(struct projector *projector, const struct weights *weights, const float *x,

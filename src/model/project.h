@@ -12,7 +12,7 @@
 #include "sora/engine.h"
 
 struct project_thread {
-    _Alignas(64) int64_t expand_ns; // a cache line each: threads add at the same time
+    _Alignas(64) int64_t adapter_ns; // a cache line each: threads add at the same time
     int64_t fill_ns, quant_ns;
 };
 
@@ -31,8 +31,6 @@ struct project_batch {
     int32_t row_count;
     const struct lora_group *groups;
     int32_t group_count;
-    const int32_t *plain_rows; // those in no group
-    int32_t plain_count;
     const struct matmul_ahead *ahead; // read after these projections
 };
 

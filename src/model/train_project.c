@@ -48,18 +48,19 @@ static const float *module_input(struct train_pass *pass, int32_t layer, enum so
     return pass->dropped;
 }
 
-struct start_context {
+struct expand_context {
     const struct frozen_part *parts;
     int32_t n;
 };
 
-// The module's part of some columns, before the base's product is added to them.
-static void start_columns(void *context, int32_t call, int32_t first, int32_t end, int32_t thread)
+// Adds the module's part of some columns to the base's product.
+static void expand_columns(void *context, int32_t call, int32_t first, int32_t end, int32_t thread)
 {
     (void)thread;
-    const struct start_context *start = context;
-    const struct frozen_part *part = &start->parts[call];
-    lora_train_expand(&part->lora, part->side, 0, start->n, first, end, false, part->y);
+    const struct expand_context *expand = context;
+    const struct frozen_part *part = &expand->parts[call];
+    if (part->lora.rank > 0)
+        lora_train_expand(&part->lora, part->side, 0, expand->n, first, end, part->y);
 }
 
 // The very products of serving in compute mode int8.
@@ -67,18 +68,14 @@ static void multiply_int8(struct train_pass *pass, const struct frozen_part *par
                           const float *x, int32_t n)
 {
     struct matmul_call calls[FROZEN_PARTS_MAX];
-    struct start_context context = {parts, n};
-    struct matmul_work work = {.calls = calls,
-                               .call_count = count,
-                               .x = x,
-                               .m = n,
-                               .start = start_columns,
-                               .start_context = &context};
+    struct expand_context context = {parts, n};
+    const struct matmul_beside beside = {.after = expand_columns, .context = &context};
+    struct matmul_work work = {
+        .calls = calls, .call_count = count, .x = x, .m = n, .beside = &beside};
     struct row_quant quant;
     unsigned forms = 0;
     for (int32_t i = 0; i < count; i++) {
-        calls[i] = (struct matmul_call){
-            .weight = parts[i].weight, .y = parts[i].y, .adds = parts[i].lora.rank > 0};
+        calls[i] = (struct matmul_call){.weight = parts[i].weight, .y = parts[i].y};
         forms |= matmul_int8_form(parts[i].weight, false);
     }
     if (forms != 0 && n > 0) {

@@ -84,12 +84,8 @@ static void fixture_open(struct fixture *f, int32_t d_in, int32_t d_out)
         f->loras[i] = (struct sora_lora){LAYER_COUNT, f->modules[i]};
     }
     for (int32_t g = 0; g < GROUP_COUNT; g++)
-        f->groups[g] = (struct lora_group){&f->loras[group_adapters[g]],
-                                           g == 2 ? 0.5f : 1.0f,
-                                           group_rank_max[g],
-                                           group_sizes[g],
-                                           group_rows[g],
-                                           0};
+        f->groups[g] = (struct lora_group){&f->loras[group_adapters[g]], g == 2 ? 0.5f : 1.0f,
+                                           group_rank_max[g], group_sizes[g], group_rows[g]};
     const size_t count = (size_t)ROW_COUNT * (size_t)d_out;
     f->x = normals(&rng, (size_t)ROW_COUNT * (size_t)d_in);
     f->scratch = floats(lora_scratch_count(ROW_COUNT, RANK_MAX));
@@ -113,29 +109,29 @@ static void fixture_close(struct fixture *f)
     free(f->scratch);
 }
 
-// Rows in none of the groups; returns how many.
-static int32_t plain_rows_of(const struct lora_group *groups, int32_t group_count, int32_t *plain)
+struct shrinking {
+    const struct lora_work *work;
+    int32_t task_count;
+};
+
+static void shrink_task(void *context, int32_t index, int32_t thread)
 {
-    int32_t count = 0;
-    for (int32_t row = 0; row < ROW_COUNT; row++) {
-        bool grouped = false;
-        for (int32_t g = 0; g < group_count; g++)
-            for (int32_t i = 0; i < groups[g].row_count; i++)
-                grouped = grouped || groups[g].rows[i] == row;
-        if (!grouped)
-            plain[count++] = row;
-    }
-    return count;
+    (void)thread;
+    const struct shrinking *shrinking = context;
+    lora_shrink_task(shrinking->work, index, shrinking->task_count);
+}
+
+static void shrink_all(struct pool *pool, const struct lora_work *work)
+{
+    struct shrinking shrinking = {work, lora_shrink_tasks(work, pool_threads(pool))};
+    pool_run(pool, shrinking.task_count, shrink_task, &shrinking);
 }
 
 static int64_t run(struct fixture *f, enum cpu_isa isa, struct pool *pool,
                    const struct lora_group *groups, int32_t group_count)
 {
-    int32_t plain[ROW_COUNT];
     struct lora_work work = {.groups = groups,
                              .group_count = group_count,
-                             .plain_rows = plain,
-                             .plain_count = plain_rows_of(groups, group_count, plain),
                              .layer = 1,
                              .call_count = 1,
                              .projs = {SORA_PROJ_UP},
@@ -143,10 +139,10 @@ static int64_t run(struct fixture *f, enum cpu_isa isa, struct pool *pool,
                              .d_in = f->d_in,
                              .scratch = f->scratch};
     for (int32_t i = 0; i < ROW_COUNT * f->d_out; i++)
-        f->y[i] = NAN; // every value is set
+        f->y[i] = 0;
     alloc_guard_enter();
     int64_t sum = lora_work_init_on(isa, &work);
-    lora_shrink_all(pool, &work);
+    shrink_all(pool, &work);
     // In two ranges, as two threads would.
     int32_t middle = f->d_out / 2 / 16 * 16;
     lora_expand_columns(&work, 0, f->y, f->d_out, middle, f->d_out);
@@ -247,18 +243,39 @@ static void a_row_is_the_same_alone_and_in_the_batch(void **state)
     }
 }
 
-static void rows_without_ranks_are_zero(void **state)
+// Rows without ranks stay as they are, to the bit; the others' ranks are added to what is there.
+static void ranks_are_added_to_what_is_there(void **state)
 {
     (void)state;
     struct fixture f;
     fixture_open(&f, 48, 33);
     run(&f, cpu_isa(), NULL, f.groups, GROUP_COUNT);
-    const int32_t untouched[] = {1, 2, 7}, touched[] = {0, 3, 4, 6, 8};
-    const float zeros[33] = {0};
-    for (size_t i = 0; i < 3; i++)
-        assert_int_equal(bits_differ(f.y + untouched[i] * 33, zeros, 33), -1);
+    float *alone = copy_of(f.y, ROW_COUNT * 33);
+    struct lora_work work = {.groups = f.groups,
+                             .group_count = GROUP_COUNT,
+                             .layer = 1,
+                             .call_count = 1,
+                             .projs = {SORA_PROJ_UP},
+                             .x = f.x,
+                             .d_in = 48,
+                             .scratch = f.scratch};
+    for (int32_t i = 0; i < ROW_COUNT * 33; i++)
+        f.y[i] = 1000;
+    assert_int_equal(lora_work_init(&work), RANK_SUM);
+    shrink_all(NULL, &work);
+    lora_expand_columns(&work, 0, f.y, 33, 0, 33);
+    for (int32_t row = 0; row < ROW_COUNT; row++)
+        for (int32_t c = 0; c < 33; c++) {
+            const float added = alone[row * 33 + c];
+            if (row == 1 || row == 2 || row == 7)
+                assert_true(added == 0 && f.y[row * 33 + c] == 1000);
+            else
+                assert_float_equal(f.y[row * 33 + c], 1000 + added, 1e-3 + 1e-5 * fabsf(added));
+        }
+    const int32_t touched[] = {0, 3, 4, 6, 8};
     for (size_t i = 0; i < 5; i++)
-        assert_int_not_equal(bits_differ(f.y + touched[i] * 33, zeros, 33), -1);
+        assert_true(fabsf(alone[touched[i] * 33]) > 1e-3f);
+    free(alone);
     fixture_close(&f);
 }
 
@@ -299,16 +316,13 @@ static void modules_of_one_x_run_together(void **state)
                              .x = f.x,
                              .d_in = 48,
                              .scratch = scratch};
-    int32_t plain[ROW_COUNT];
-    work.plain_rows = plain;
-    work.plain_count = plain_rows_of(f.groups, GROUP_COUNT, plain);
-    for (int32_t i = 0; i < ROW_COUNT * 33; i++)
-        f.y[i] = NAN; // every value is set
+    memset(f.y, 0, ROW_COUNT * 33 * sizeof *f.y);
     assert_int_equal(lora_work_init(&work), 2 * RANK_SUM);
     assert_int_equal(work.rank_sums[1], 0);
-    lora_shrink_all(pool, &work);
+    shrink_all(pool, &work);
     lora_expand_columns(&work, 2, f.y, 33, 0, 33);
     assert_int_equal(bits_differ(f.y, alone, ROW_COUNT * 33), -1);
+    memset(f.y, 0, ROW_COUNT * 33 * sizeof *f.y);
     lora_expand_columns(&work, 0, f.y, 33, 0, 33);
     for (int32_t row = 0; row < ROW_COUNT; row++) // doubling is exact
         for (int32_t c = 0; c < 33; c++)
@@ -358,12 +372,9 @@ static void groups_that_share_rows_add_up_in_their_order(void **state)
     both[1].lora = &f.loras[4];
     both[1].scale = 0.5f;
     both[1].rank_max = (int32_t)second;
-    both[1].part = 1;
     assert_int_equal(run(&f, cpu_isa(), NULL, both, 2), (first + second) * 3);
     float *composed = copy_of(f.y, count);
     struct lora_group turned[2] = {both[1], both[0]};
-    turned[0].part = 0;
-    turned[1].part = 1;
     run(&f, cpu_isa(), NULL, turned, 2);
     assert_int_not_equal(bits_differ(f.y, composed, count), -1); // the order is what it claims
     // A first part without ranks here leaves the second as if it were alone.
@@ -407,7 +418,7 @@ int main(void)
         cmocka_unit_test(avx2_gives_the_bits_of_portable),
         cmocka_unit_test(threads_do_not_change_a_bit),
         cmocka_unit_test(a_row_is_the_same_alone_and_in_the_batch),
-        cmocka_unit_test(rows_without_ranks_are_zero),
+        cmocka_unit_test(ranks_are_added_to_what_is_there),
         cmocka_unit_test(no_rank_means_no_work),
         cmocka_unit_test(modules_of_one_x_run_together),
         cmocka_unit_test(a_rank_limit_equals_an_adapter_cut_to_it),

@@ -82,8 +82,8 @@ static void run_module(struct run *run, const struct point *point, bool gated)
                                       .dg = gated ? run->dg : NULL};
     assert_true(lora_train_scratch_count(N, R) <= sizeof(run->scratch) / sizeof(float));
     lora_train_shrink(NULL, &module, run->x, N, run->t, run->u);
-    lora_train_expand(&module, run->u, 0, 4, 0, D_OUT, true, run->y);
-    lora_train_expand(&module, run->u, 4, N - 4, 0, D_OUT, false, run->y);
+    lora_train_expand(&module, run->u, 0, 4, 0, D_OUT, run->y);
+    lora_train_expand(&module, run->u, 4, N - 4, 0, D_OUT, run->y);
     lora_train_backward(NULL, &module, run->x, run->t, N, run->dy, run->dt, run->scratch);
     lora_train_input_gradient(NULL, &module, run->dt, N, run->dx);
 }
@@ -197,7 +197,7 @@ static float *run_large(int32_t threads, size_t *count)
     struct sora_error err;
     assert_int_equal(pool_create(threads, &pool, &err), SORA_OK);
     lora_train_shrink(pool, &module, x, LN, t, u);
-    lora_train_expand(&module, u, 0, LN, 0, LOUT, false, y);
+    lora_train_expand(&module, u, 0, LN, 0, LOUT, y);
     lora_train_backward(pool, &module, x, t, LN, dy, dt, scratch);
     lora_train_input_gradient(pool, &module, dt, LN, dx);
     pool_destroy(pool);

@@ -129,27 +129,36 @@ static void many_panels_are_shared_without_gaps(void **state)
     pool_destroy(pool);
 }
 
-// What matmul_work.start is given to do, and how often each column was set.
-struct start_log {
+// Work beside a product: how often each task was run and each column handed out.
+#define COLUMNS_MAX 200
+#define BEFORE_COUNT 5
+struct beside_log {
     float *const *y;
     const int32_t *d_out;
     int32_t m;
     int32_t *times; // [call][COLUMNS_MAX]
+    _Atomic int32_t tasks[BEFORE_COUNT];
 };
-#define COLUMNS_MAX 200
 
-static void set_columns(void *context, int32_t call, int32_t first, int32_t end, int32_t thread)
+static void count_task(void *context, int32_t index, int32_t thread)
 {
     (void)thread;
-    struct start_log *log = context;
+    struct beside_log *log = context;
+    log->tasks[index]++;
+}
+
+static void add_to_columns(void *context, int32_t call, int32_t first, int32_t end, int32_t thread)
+{
+    (void)thread;
+    struct beside_log *log = context;
     for (int32_t column = first; column < end; column++) {
         log->times[call * COLUMNS_MAX + column]++;
         for (int32_t row = 0; row < log->m; row++)
-            log->y[call][row * log->d_out[call] + column] = (float)(row + column % 5);
+            log->y[call][row * log->d_out[call] + column] += (float)(row + column % 5);
     }
 }
 
-// Three products of one x, of which the first and the last are added to what start sets.
+// Three products of one x, to which something is added.
 static void check_products_together(enum cpu_isa isa, struct pool *pool, int32_t m)
 {
     static const int32_t d_out[3] = {83, 16, 200};
@@ -162,28 +171,25 @@ static void check_products_together(enum cpu_isa isa, struct pool *pool, int32_t
     for (int i = 0; i < 3; i++) {
         weights[i] = random_weight(&rng, i == 1 ? WEIGHT_F16 : WEIGHT_Q4_1, d_out[i], D_IN);
         y[i] = floats((size_t)(m * d_out[i]));
-        calls[i] = (struct matmul_call){&weights[i], y[i], i != 1};
+        calls[i] = (struct matmul_call){&weights[i], y[i]};
     }
     int32_t times[3 * COLUMNS_MAX] = {0};
-    struct start_log log = {y, d_out, m, times};
+    struct beside_log log = {y, d_out, m, times, {0}};
+    const struct matmul_beside beside = {count_task, BEFORE_COUNT, add_to_columns, &log};
     float *scratch = floats(matmul_scratch_count(D_IN, 3));
-    const struct matmul_work work = {.calls = calls,
-                                     .call_count = 3,
-                                     .x = x,
-                                     .m = m,
-                                     .start = set_columns,
-                                     .start_context = &log};
+    const struct matmul_work work = {
+        .calls = calls, .call_count = 3, .x = x, .m = m, .beside = &beside};
     matmul_run_on(isa, pool, &work, scratch);
+    for (int i = 0; i < BEFORE_COUNT; i++)
+        assert_int_equal(log.tasks[i], 1);
     for (int i = 0; i < 3; i++) {
         float *expected = floats((size_t)(m * d_out[i]));
         matmul_ref(&weights[i], x, m, expected, row);
         for (int32_t c = 0; c < d_out[i]; c++) {
-            assert_int_equal(times[i * COLUMNS_MAX + c], i != 1);
-            for (int32_t r = 0; r < m; r++) {
-                float start = i != 1 ? (float)(r + c % 5) : 0;
-                assert_float_equal(y[i][r * d_out[i] + c], expected[r * d_out[i] + c] + start,
-                                   1e-4);
-            }
+            assert_int_equal(times[i * COLUMNS_MAX + c], 1);
+            for (int32_t r = 0; r < m; r++)
+                assert_true(y[i][r * d_out[i] + c] ==
+                            expected[r * d_out[i] + c] + (float)(r + c % 5));
         }
         free(expected);
         free(y[i]);

@@ -332,26 +332,6 @@ static void a_row_that_is_not_finite_gives_nan(void **state)
     }
 }
 
-static void products_are_added_to_what_is_there(void **state)
-{
-    (void)state;
-    for (int isa = CPU_PORTABLE; isa <= (int)cpu_isa(); isa++) {
-        const struct shape shape = {83, 64};
-        struct fixture f = fixture_of(kinds[1], shape, 5);
-        for (int i = 0; i < 5 * 83; i++)
-            f.y[i] = 1000;
-        const struct matmul_job job = {
-            .weight = &f.weight, .x = f.x, .m = 5, .y = f.y, .adds = true, .quant = &f.quant};
-        static matmul_int8_panels_fn *const by_isa[] = {
-            matmul_int8_panels_portable, matmul_int8_panels_avx2, matmul_int8_panels_avx512,
-            matmul_int8_panels_vnni};
-        by_isa[isa](&job, 0, weight_panel_count(&f.weight));
-        for (int i = 0; i < 5 * 83; i++)
-            assert_float_equal(f.y[i], f.expected[i] + 1000, 0.02 + 1e-5 * fabsf(f.expected[i]));
-        fixture_free(&f);
-    }
-}
-
 static void only_quantized_weights_are_taken(void **state)
 {
     (void)state;
@@ -377,7 +357,6 @@ int main(void)
         cmocka_unit_test(the_error_is_that_of_rounding_to_8_bits),
         cmocka_unit_test(a_spike_does_not_coarsen_its_block),
         cmocka_unit_test(a_row_that_is_not_finite_gives_nan),
-        cmocka_unit_test(products_are_added_to_what_is_there),
         cmocka_unit_test(only_quantized_weights_are_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

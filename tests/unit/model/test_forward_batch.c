@@ -13,17 +13,17 @@
 enum { ROWS = 8, GROUPS = 3 };
 
 struct lists {
-    int32_t tokens[ROWS], positions[ROWS], slots[ROWS], plain_rows[ROWS], logit_rows[ROWS];
+    int32_t tokens[ROWS], positions[ROWS], slots[ROWS], logit_rows[ROWS];
     int32_t group_rows[ROWS * LORA_PARTS_MAX];
     struct attention_row rows[ROWS];
     struct lora_group groups[GROUPS];
 };
 
-// Rows 0 and 5 are plain; one adapter has 1 2 6, another 3 4 7; a second part of 6 and 7.
+// Rows 0 and 5 are the base's; one adapter has 1 2 6, another 3 4 7; a second part of 6 and 7.
 static struct forward_batch batch_of(struct lists *lists)
 {
     static const int32_t listed[] = {1, 2, 6, 3, 4, 7, 6, 7};
-    *lists = (struct lists){.plain_rows = {0, 5}};
+    memset(lists, 0, sizeof *lists);
     memcpy(lists->group_rows, listed, sizeof listed);
     for (int32_t i = 0; i < ROWS; i++) {
         lists->tokens[i] = 10 + i;
@@ -34,8 +34,7 @@ static struct forward_batch batch_of(struct lists *lists)
     for (int32_t i = 0; i < GROUPS; i++)
         lists->groups[i] = (struct lora_group){.scale = (float)(i + 1),
                                                .rows = lists->group_rows + 3 * i,
-                                               .row_count = i == 2 ? 2 : 3,
-                                               .part = i == 2};
+                                               .row_count = i == 2 ? 2 : 3};
     return (struct forward_batch){.row_count = ROWS,
                                   .tokens = lists->tokens,
                                   .positions = lists->positions,
@@ -44,8 +43,6 @@ static struct forward_batch batch_of(struct lists *lists)
                                   .group_count = GROUPS,
                                   .groups = lists->groups,
                                   .group_rows = lists->group_rows,
-                                  .plain_count = 2,
-                                  .plain_rows = lists->plain_rows,
                                   .logit_rows = lists->logit_rows};
 }
 
@@ -67,14 +64,12 @@ static void rows_with_logits_are_kept_under_new_numbers(void **state)
         assert_ptr_equal(batch.rows[i].blocks, &lists.slots[wanted[i]]);
         assert_int_equal(batch.logit_rows[i], wanted[i]);
     }
-    assert_int_equal(batch.plain_count, 1);
-    assert_int_equal(batch.plain_rows[0], 1);
     assert_int_equal(batch.group_count, 2); // the second adapter has no row left
-    assert_true(batch.groups[0].scale == 1 && batch.groups[0].part == 0);
+    assert_true(batch.groups[0].scale == 1);
     assert_int_equal(batch.groups[0].row_count, 2);
     assert_int_equal(batch.groups[0].rows[0], 0);
     assert_int_equal(batch.groups[0].rows[1], 2);
-    assert_true(batch.groups[1].scale == 3 && batch.groups[1].part == 1);
+    assert_true(batch.groups[1].scale == 3);
     assert_int_equal(batch.groups[1].row_count, 1);
     assert_int_equal(batch.groups[1].rows[0], 2);
 }
@@ -87,7 +82,6 @@ static void nothing_is_kept_without_logits(void **state)
     forward_batch_keep_logit_rows(&batch);
     assert_int_equal(batch.row_count, 0);
     assert_int_equal(batch.group_count, 0);
-    assert_int_equal(batch.plain_count, 0);
 }
 
 static void all_rows_with_logits_stay_as_they_are(void **state)
@@ -102,7 +96,6 @@ static void all_rows_with_logits_stay_as_they_are(void **state)
     forward_batch_keep_logit_rows(&batch);
     assert_int_equal(batch.row_count, ROWS);
     assert_int_equal(batch.group_count, GROUPS);
-    assert_int_equal(batch.plain_count, 2);
     assert_memory_equal(&lists, &before, sizeof lists);
 }
 
