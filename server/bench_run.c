@@ -15,6 +15,7 @@
 #define DECODE_RATES 5 // times that the machine's rates are taken beside a batch's steps
 #define RATES_MAX 512  // of all taken in a run
 #define STEPS_MAX 1000
+#define SUM_ROUNDS 4   // in which the steps of the rank sums are taken
 #define SPLIT_BATCH 16 // rows of the step whose time is split, and of the rank sums
 
 struct bench {
@@ -289,40 +290,63 @@ static sora_status measure_ranks(struct bench *bench, const struct bench_ranks *
     return status;
 }
 
-// Adapter time of steps whose rank sum grows, each row with an adapter of its own.
+struct sum_point {
+    double us[STEPS_MAX]; // of each step
+    int32_t count;
+    double rank_sum;
+};
+
+// `steps` more steps of sixteen adapters of one rank.
+static sora_status add_steps(struct bench *bench, int32_t rank, int32_t steps,
+                             struct sum_point *point, struct sora_error *err)
+{
+    const struct bench_ranks ranks = {.kind = BENCH_UNIFORM, .rank = rank};
+    struct bench_adapters *adapters = NULL;
+    struct batch batch;
+    const struct sora_lora *loras[SPLIT_BATCH];
+    sora_status status =
+        bench_adapters_create(&bench->info->base, &ranks, SPLIT_BATCH, computes_int8(bench),
+                              bench->plan->seed, &adapters, err);
+    if (status == SORA_OK)
+        status = open_batch(bench, SPLIT_BATCH, steps + 1, &batch, err);
+    if (status != SORA_OK) {
+        bench_adapters_destroy(adapters);
+        return status;
+    }
+    struct sora_step_stats stats = {0};
+    for (int32_t i = 0; i < SPLIT_BATCH; i++)
+        loras[i] = bench_adapters_get(adapters, i);
+    decode_step(bench, &batch, loras, NULL);
+    for (int32_t i = 0; i < steps; i++) {
+        decode_step(bench, &batch, loras, &stats);
+        point->us[point->count++] = (double)stats.adapter_us;
+    }
+    point->rank_sum = (double)stats.rank_sum;
+    close_batch(bench, &batch);
+    bench_adapters_destroy(adapters);
+    return SORA_OK;
+}
+
+// Adapter time of steps whose rank sum grows, each row with an adapter of its own. All points in
+// turn, several times over: a machine's pace changes within seconds.
 static sora_status measure_rank_sums(struct bench *bench, struct sora_error *err)
 {
     static const int32_t ranks_of[BENCH_SUM_POINTS] = {1, 2, 4, 6, 8, 12, 16, 24};
     struct bench_result *result = bench->result;
-    for (int32_t p = 0; p < BENCH_SUM_POINTS; p++) {
-        const struct bench_ranks ranks = {.kind = BENCH_UNIFORM, .rank = ranks_of[p]};
-        struct bench_adapters *adapters = NULL;
-        struct batch batch;
-        double us[STEPS_MAX];
-        const struct sora_lora *loras[SPLIT_BATCH];
+    struct sum_point points[BENCH_SUM_POINTS] = {0};
+    const int32_t steps = bench->plan->steps;
+    for (int32_t round = 0; round < SUM_ROUNDS; round++) {
         show(bench, "rank sums");
-        sora_status status =
-            bench_adapters_create(&bench->info->base, &ranks, SPLIT_BATCH, computes_int8(bench),
-                                  bench->plan->seed, &adapters, err);
-        if (status == SORA_OK)
-            status = open_batch(bench, SPLIT_BATCH, bench->plan->steps + 1, &batch, err);
-        if (status != SORA_OK) {
-            bench_adapters_destroy(adapters);
-            return status;
+        const int32_t each = steps * (round + 1) / SUM_ROUNDS - steps * round / SUM_ROUNDS;
+        for (int32_t p = 0; p < BENCH_SUM_POINTS && each > 0; p++) {
+            sora_status status = add_steps(bench, ranks_of[p], each, &points[p], err);
+            if (status != SORA_OK)
+                return status;
         }
-        struct sora_step_stats stats = {0};
-        for (int32_t i = 0; i < SPLIT_BATCH; i++)
-            loras[i] = bench_adapters_get(adapters, i);
-        decode_step(bench, &batch, loras, NULL);
-        for (int32_t i = 0; i < bench->plan->steps; i++) {
-            decode_step(bench, &batch, loras, &stats);
-            us[i] = (double)stats.adapter_us;
-        }
-        result->points[result->point_count++] =
-            (struct bench_point){(double)stats.rank_sum, bench_median(us, bench->plan->steps)};
-        close_batch(bench, &batch);
-        bench_adapters_destroy(adapters);
     }
+    for (int32_t p = 0; p < BENCH_SUM_POINTS; p++)
+        result->points[result->point_count++] =
+            (struct bench_point){points[p].rank_sum, bench_median(points[p].us, points[p].count)};
     double slope_us;
     bench_fit(result->points, result->point_count, &slope_us, &result->r2);
     result->slope_ns = slope_us * 1e3;
@@ -463,7 +487,7 @@ sora_status bench_run(const sora_model *model, const struct bench_plan *plan,
     bench.total = 1 + (plan->parts & BENCH_PREFILL ? plan->prompt_count : 0) +
                   (plan->parts & BENCH_DECODE ? plan->batch_count : 0) +
                   (plan->parts & BENCH_MIXED ? plan->rank_count : 0) +
-                  (plan->parts & BENCH_RANK_SUM ? BENCH_SUM_POINTS : 0) +
+                  (plan->parts & BENCH_RANK_SUM ? SUM_ROUNDS : 0) +
                   (plan->parts & BENCH_SAMPLING ? 1 : 0);
     rng_seed(&bench.rng, plan->seed);
     show(&bench, "the machine");
