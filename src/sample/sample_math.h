@@ -32,8 +32,9 @@ static inline float sample_largest(const float *values, int32_t count)
     }
     for (; i < count; i++)
         lanes[0] = values[i] > lanes[0] ? values[i] : lanes[0];
-    for (int lane = 1; lane < 8; lane++)
-        lanes[0] = lanes[lane] > lanes[0] ? lanes[lane] : lanes[0];
+    for (int width = 4; width > 0; width /= 2)
+        for (int lane = 0; lane < width; lane++)
+            lanes[lane] = lanes[lane + width] > lanes[lane] ? lanes[lane + width] : lanes[lane];
     return lanes[0];
 }
 

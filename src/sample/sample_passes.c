@@ -1,5 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // See sample_passes.h. The choice, and the bodies for any machine.
+#include <stdint.h>
+
+#include "sample/sample_passes.h"
+
+static uint32_t band_bits(const float values[SAMPLE_BLOCK_TOKENS], float cut, float upper)
+{
+    uint32_t bits = 0;
+    for (uint32_t i = 0; i < SAMPLE_BLOCK_TOKENS; i++)
+        bits |= (uint32_t)(values[i] >= cut && values[i] < upper) << i;
+    return bits;
+}
+
 #define SAMPLE_PASSES sample_passes_portable
 #include "sample/sample_passes_body.h"
 

@@ -19,8 +19,9 @@ typedef void sample_tame_fn(const float *logits, int32_t count, float *work);
 typedef float sample_maxima_fn(const float *work, int32_t count, float *maxima);
 // work[i] = e^((work[i] - best) / temperature).
 typedef void sample_weights_fn(float *work, int32_t count, float best, float temperature);
-// Adds the values that are at least `least` to lanes, value i to lane i mod 4.
-typedef void sample_sums_fn(const float *values, int32_t count, float least, double lanes[4]);
+// The sum of the values that are at least `least`: value i in lane i mod 16, the lanes' sums in
+// one order.
+typedef double sample_sum_fn(const float *values, int32_t count, float least);
 
 #define SAMPLE_LEVELS 8
 // masses[j] = the sum of the values that are at least least[j], in f32: an estimate.
@@ -35,7 +36,7 @@ struct sample_passes {
     sample_tame_fn *tame;
     sample_maxima_fn *maxima;
     sample_weights_fn *weights;
-    sample_sums_fn *sums;
+    sample_sum_fn *sum;
     sample_masses_fn *masses;
     sample_collect_fn *collect;
 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The bodies of sample_passes, plain loops that the compiler turns into vectors; compiled once per
-// instruction set by sample_passes.c and sample_passes_avx2.c, which define SAMPLE_PASSES.
+// instruction set by sample_passes.c and sample_passes_avx2.c, which define SAMPLE_PASSES and
+//   band_bits(values, cut, upper)   bit i: values[i] of a block is in [cut, upper)
 #ifndef SAMPLE_PASSES_BODY_H
 #define SAMPLE_PASSES_BODY_H
 
@@ -30,72 +31,74 @@ static void weights(float *work, int32_t count, float best, float temperature)
         work[i] = sample_exp((work[i] - best) / temperature);
 }
 
-static void sums(const float *values, int32_t count, float least, double lanes[4])
+static double sum(const float *values, int32_t count, float least)
 {
-    double own[4] = {lanes[0], lanes[1], lanes[2], lanes[3]};
+    double lanes[16] = {0};
     int32_t i = 0;
-    for (; i + 4 <= count; i += 4)
-        for (int lane = 0; lane < 4; lane++)
-            own[lane] += (double)sample_keep(values[i + lane], values[i + lane] >= least);
+    for (; i + 16 <= count; i += 16)
+        for (int lane = 0; lane < 16; lane++)
+            lanes[lane] += (double)sample_keep(values[i + lane], values[i + lane] >= least);
     for (; i < count; i++)
-        own[i & 3] += (double)sample_keep(values[i], values[i] >= least);
-    for (int lane = 0; lane < 4; lane++)
-        lanes[lane] = own[lane];
+        lanes[i % 16] += (double)sample_keep(values[i], values[i] >= least);
+    for (int width = 8; width > 0; width /= 2)
+        for (int lane = 0; lane < width; lane++)
+            lanes[lane] += lanes[lane + width];
+    return lanes[0];
 }
 
 // As many lanes as keep the adders busy.
-static float mass(const float *values, int32_t count, float least)
+#define MASS_LANES 32
+
+static void add_mass(const float *values, int32_t count, float least, float lanes[MASS_LANES])
 {
-    float own[32] = {0}, sum = 0;
+    float own[MASS_LANES];
     int32_t i = 0;
-    for (; i + 32 <= count; i += 32)
-        for (int lane = 0; lane < 32; lane++)
+    memcpy(own, lanes, sizeof own);
+    for (; i + MASS_LANES <= count; i += MASS_LANES)
+        for (int lane = 0; lane < MASS_LANES; lane++)
             own[lane] += sample_keep(values[i + lane], values[i + lane] >= least);
     for (; i < count; i++)
         own[0] += sample_keep(values[i], values[i] >= least);
-    for (int lane = 0; lane < 32; lane++)
-        sum += own[lane];
-    return sum;
+    memcpy(lanes, own, sizeof own);
 }
 
+// All levels over what the first cache holds, then on.
 static void masses(const float *values, int32_t count, const float least[SAMPLE_LEVELS],
                    float out[SAMPLE_LEVELS])
 {
-    for (int level = 0; level < SAMPLE_LEVELS; level++)
-        out[level] = mass(values, count, least[level]);
-}
-
-static int32_t collect_few(const float *values, int32_t first, int32_t count, float cut,
-                           float upper, uint64_t *keys)
-{
-    int32_t found = 0;
-    for (int32_t i = first; i < first + count; i++) {
-        keys[found] = select_key(values[i], i);
-        found += values[i] >= cut && values[i] < upper;
+    enum { STRETCH = 4096 };
+    float lanes[SAMPLE_LEVELS][MASS_LANES] = {{0}};
+    for (int32_t first = 0; first < count; first += STRETCH)
+        for (int level = 0; level < SAMPLE_LEVELS; level++)
+            add_mass(values + first, count - first < STRETCH ? count - first : STRETCH,
+                     least[level], lanes[level]);
+    for (int level = 0; level < SAMPLE_LEVELS; level++) {
+        out[level] = 0;
+        for (int lane = 0; lane < MASS_LANES; lane++)
+            out[level] += lanes[level][lane];
     }
-    return found;
 }
 
-// Groups without a hit are passed over whole.
+// Blocks are looked at whole; only hits are touched one by one.
 static int32_t collect(const float *values, const float *maxima, int32_t count, float cut,
                        float upper, uint64_t *keys)
 {
-    enum { GROUP = 16 };
-    int32_t found = 0, i = 0;
-    for (; i + GROUP <= count; i += GROUP) {
-        if (maxima[i / SAMPLE_BLOCK_TOKENS] < cut)
+    int32_t found = 0, first = 0;
+    for (; first + SAMPLE_BLOCK_TOKENS <= count; first += SAMPLE_BLOCK_TOKENS) {
+        if (maxima[first / SAMPLE_BLOCK_TOKENS] < cut)
             continue;
-        int32_t hits = 0;
-        for (int lane = 0; lane < GROUP; lane++)
-            hits += (int32_t)(values[i + lane] >= cut) & (int32_t)(values[i + lane] < upper);
-        if (hits > 0)
-            found += collect_few(values, i, GROUP, cut, upper, keys + found);
+        uint32_t bits = band_bits(values + first, cut, upper);
+        for (; bits != 0; bits &= bits - 1) {
+            const int32_t i = first + __builtin_ctz(bits);
+            keys[found++] = select_key(values[i], i);
+        }
     }
-    if (i < count && maxima[i / SAMPLE_BLOCK_TOKENS] >= cut)
-        found += collect_few(values, i, count - i, cut, upper, keys + found);
+    for (int32_t i = first; i < count && maxima[first / SAMPLE_BLOCK_TOKENS] >= cut; i++)
+        if (values[i] >= cut && values[i] < upper)
+            keys[found++] = select_key(values[i], i);
     return found;
 }
 
-const struct sample_passes SAMPLE_PASSES = {tame, maxima, weights, sums, masses, collect};
+const struct sample_passes SAMPLE_PASSES = {tame, maxima, weights, sum, masses, collect};
 
 #endif

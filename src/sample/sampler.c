@@ -269,14 +269,11 @@ static void to_weights(struct sora_sampler *sampler, float best, float bound)
     }
 }
 
-// Sum of the weights of tokens [first, end) that are at least `least`, in four lanes: always the
-// same order.
+// Sum of the weights of tokens [first, end) that are at least `least`.
 static double sum_weights(const struct sora_sampler *sampler, int32_t first, int32_t end,
                           float least)
 {
-    double lanes[4] = {0};
-    sample_passes()->sums(sampler->work + first, end - first, least, lanes);
-    return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
+    return sample_passes()->sum(sampler->work + first, end - first, least);
 }
 
 // The keys of weights that are at least `cut` and below `upper`; returns how many.
