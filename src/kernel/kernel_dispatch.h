@@ -57,6 +57,14 @@ struct row_wide_block {
 typedef void row_quant_narrow_fn(unsigned form, const float *x, struct row_narrow_block *out);
 typedef void row_quant_wide_fn(const float *x, struct row_wide_block *out);
 row_quant_narrow_fn row_quant_narrow_portable, row_quant_narrow_avx2;
+// Blocks that lie one after another, as row_quant_narrow of each in form NARROW gives them.
+#define ROW_QUANT_RUN 8
+struct row_narrow_run {
+    int8_t *q; // [ROW_QUANT_RUN * 32], written
+    float scales[ROW_QUANT_RUN];
+    int32_t sums[ROW_QUANT_RUN], spikes[ROW_QUANT_RUN];
+};
+void row_quant_narrow_run_avx2(const float *x, struct row_narrow_run *out);
 row_quant_wide_fn row_quant_wide_portable, row_quant_wide_avx2;
 void row_quant_fill_on(enum cpu_isa isa, struct pool *pool, const float *x, int32_t m, int32_t d_in,
                        unsigned forms, void *memory, struct row_quant *quant);

@@ -5,6 +5,7 @@
 #include <float.h>
 #include <math.h>
 #include <stdbool.h>
+#include <string.h>
 
 #include "base/assert.h"
 #include "kernel/kernel_dispatch.h"
@@ -116,27 +117,53 @@ void row_quant_wide_portable(const float *x, struct row_wide_block *out)
     }
 }
 
-static void fill_narrow(const struct row_quant *quant, int32_t row)
+// Up to `left` blocks from block `first` on, into arrays of one for each; returns how many.
+static size_t narrow_run(const struct row_quant *quant, size_t first, size_t left,
+                         struct row_narrow_run *run)
+{
+    const unsigned form = quant->forms & (ROW_QUANT_NARROW | ROW_QUANT_PAIRS);
+    const float *x = quant->x + first * ROW_QUANT_BLOCK;
+    run->q = quant->narrow.q + first * ROW_QUANT_BLOCK;
+    if (quant->isa != CPU_PORTABLE && form == ROW_QUANT_NARROW && left >= ROW_QUANT_RUN) {
+        row_quant_narrow_run_avx2(x, run);
+        return ROW_QUANT_RUN;
+    }
+    struct row_narrow_block block = {.q = run->q};
+    (quant->isa == CPU_PORTABLE ? row_quant_narrow_portable : row_quant_narrow_avx2)(form, x,
+                                                                                     &block);
+    run->scales[0] = block.scale;
+    run->sums[0] = block.sum;
+    run->spikes[0] = block.spike;
+    return 1;
+}
+
+static void list_spike(const struct row_quant *quant, size_t block, int32_t place)
 {
     const struct row_narrow *narrow = &quant->narrow;
-    const unsigned form = quant->forms & (ROW_QUANT_NARROW | ROW_QUANT_PAIRS);
+    const size_t blocks = (size_t)quant->d_in / ROW_QUANT_BLOCK, row = block / blocks;
+    narrow->spikes[row * blocks + (size_t)narrow->spike_counts[row]++] =
+        (struct row_spike){(uint32_t)(block % blocks * ROW_QUANT_BLOCK) + (uint32_t)place,
+                           quant->x[block * ROW_QUANT_BLOCK + (size_t)place]};
+}
+
+// Rows [first, end), whose blocks lie one after another.
+static void fill_narrow(const struct row_quant *quant, int32_t first, int32_t end)
+{
+    const struct row_narrow *narrow = &quant->narrow;
     const size_t blocks = (size_t)quant->d_in / ROW_QUANT_BLOCK;
-    const size_t first = (size_t)row * blocks;
-    int32_t spikes = 0;
-    for (size_t b = 0; b < blocks; b++) {
-        const size_t at = (first + b) * ROW_QUANT_BLOCK;
-        struct row_narrow_block block = {.q = narrow->q + at};
-        (quant->isa == CPU_PORTABLE ? row_quant_narrow_portable
-                                    : row_quant_narrow_avx2)(form, quant->x + at, &block);
-        narrow->scales[first + b] = block.scale;
-        narrow->minus_sums[first + b] = -block.sum;
-        narrow->offsets[first + b] = block.scale * (float)block.sum;
-        if (block.spike >= 0)
-            narrow->spikes[first + (size_t)spikes++] =
-                (struct row_spike){(uint32_t)(b * ROW_QUANT_BLOCK) + (uint32_t)block.spike,
-                                   quant->x[at + (size_t)block.spike]};
+    const size_t last = (size_t)end * blocks;
+    struct row_narrow_run run;
+    memset(narrow->spike_counts + first, 0, (size_t)(end - first) * sizeof *narrow->spike_counts);
+    for (size_t b = (size_t)first * blocks, count; b < last; b += count) {
+        count = narrow_run(quant, b, last - b, &run);
+        for (size_t i = 0; i < count; i++) {
+            narrow->scales[b + i] = run.scales[i];
+            narrow->minus_sums[b + i] = -run.sums[i];
+            narrow->offsets[b + i] = run.scales[i] * (float)run.sums[i];
+            if (run.spikes[i] >= 0)
+                list_spike(quant, b + i, run.spikes[i]);
+        }
     }
-    narrow->spike_counts[row] = spikes;
 }
 
 static void fill_wide(const struct row_quant *quant, int32_t row)
@@ -155,12 +182,10 @@ static void fill_wide(const struct row_quant *quant, int32_t row)
 
 void row_quant_rows(const struct row_quant *quant, int32_t first, int32_t end)
 {
-    for (int32_t row = first; row < end; row++) {
-        if (quant->forms & (ROW_QUANT_NARROW | ROW_QUANT_PAIRS))
-            fill_narrow(quant, row);
-        if (quant->forms & ROW_QUANT_WIDE)
-            fill_wide(quant, row);
-    }
+    if (quant->forms & (ROW_QUANT_NARROW | ROW_QUANT_PAIRS))
+        fill_narrow(quant, first, end);
+    for (int32_t row = first; row < end && quant->forms & ROW_QUANT_WIDE; row++)
+        fill_wide(quant, row);
 }
 
 static void begin(enum cpu_isa isa, const float *x, int32_t m, int32_t d_in, unsigned forms,

@@ -100,6 +100,20 @@ static inline void round_block(const __m256 value[4], float inverse, __m256i q[4
         q[v] = _mm256_cvtps_epi32(_mm256_mul_ps(value[v], _mm256_set1_ps(inverse)));
 }
 
+static inline void store_bytes(unsigned form, const __m256i q[4], int8_t *to)
+{
+    // Packing works on halves: words 0 4 1 5 ... put them back.
+    __m256i bytes =
+        _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+    bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    const __m256i nibbles =
+        _mm256_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15, //
+                         0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
+    if (form == ROW_QUANT_NARROW)
+        bytes = _mm256_shuffle_epi8(bytes, nibbles);
+    _mm256_storeu_si256((__m256i *)(void *)to, bytes);
+}
+
 void row_quant_narrow_avx2(unsigned form, const float *x, struct row_narrow_block *out)
 {
     __m256 value[4];
@@ -119,16 +133,114 @@ void row_quant_narrow_avx2(unsigned form, const float *x, struct row_narrow_bloc
     out->scale = largest / 127.0f;
     round_block(value, inverse, q);
     out->sum = sum_of(_mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3])));
-    // Packing works on halves: words 0 4 1 5 ... put them back.
-    __m256i bytes =
-        _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
-    bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-    const __m256i nibbles =
-        _mm256_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15, //
-                         0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
-    if (form == ROW_QUANT_NARROW)
-        bytes = _mm256_shuffle_epi8(bytes, nibbles);
-    _mm256_storeu_si256((__m256i *)(void *)out->q, bytes);
+    store_bytes(form, q, out->q);
+}
+
+// --- runs of blocks: what goes across lanes is done for eight blocks at once ---
+
+// How two vectors of a step become one: their lower and upper parts side by side.
+static inline void halves(int step, __m256i a, __m256i b, __m256i *low, __m256i *high)
+{
+    const __m256 x = _mm256_castsi256_ps(a), y = _mm256_castsi256_ps(b);
+    if (step == 0) {
+        *low = _mm256_permute2x128_si256(a, b, 0x20);
+        *high = _mm256_permute2x128_si256(a, b, 0x31);
+    } else if (step == 1) {
+        *low = _mm256_castps_si256(_mm256_shuffle_ps(x, y, 0x44));
+        *high = _mm256_castps_si256(_mm256_shuffle_ps(x, y, 0xee));
+    } else {
+        *low = _mm256_castps_si256(_mm256_shuffle_ps(x, y, 0x88));
+        *high = _mm256_castps_si256(_mm256_shuffle_ps(x, y, 0xdd));
+    }
+}
+
+// After three steps lanes are blocks 0 2 4 6 1 3 5 7.
+static inline __m256i in_order(__m256i of_blocks)
+{
+    return _mm256_permutevar8x32_epi32(of_blocks, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+// top[0], next[0]: the two largest of each block's lanes, as bits, which order magnitudes.
+static inline void two_largest_each(__m256i top[8], __m256i next[8])
+{
+    for (int step = 0, count = 4; count > 0; step++, count /= 2)
+        for (int i = 0; i < count; i++) {
+            __m256i low, high, next_low, next_high;
+            halves(step, top[2 * i], top[2 * i + 1], &low, &high);
+            halves(step, next[2 * i], next[2 * i + 1], &next_low, &next_high);
+            next[i] = _mm256_max_epi32(_mm256_max_epi32(next_low, next_high),
+                                       _mm256_min_epi32(low, high));
+            top[i] = _mm256_max_epi32(low, high);
+        }
+    top[0] = in_order(top[0]);
+    next[0] = in_order(next[0]);
+}
+
+static inline __m256i sum_each(__m256i sums[8])
+{
+    for (int step = 0, count = 4; count > 0; step++, count /= 2)
+        for (int i = 0; i < count; i++) {
+            __m256i low, high;
+            halves(step, sums[2 * i], sums[2 * i + 1], &low, &high);
+            sums[i] = _mm256_add_epi32(low, high);
+        }
+    return in_order(sums[0]);
+}
+
+static inline void magnitudes(const float *x, __m256i *top, __m256i *next)
+{
+    const __m256i mask = _mm256_set1_epi32(0x7fffffff);
+    *top = _mm256_and_si256(_mm256_loadu_si256((const __m256i *)(const void *)x), mask);
+    *next = _mm256_setzero_si256();
+    for (int v = 1; v < 4; v++) {
+        __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)(x + 8 * v));
+        a = _mm256_and_si256(a, mask);
+        *next = _mm256_max_epi32(*next, _mm256_min_epi32(a, *top));
+        *top = _mm256_max_epi32(*top, a);
+    }
+}
+
+// Rounds a block as row_quant_narrow_avx2 does without a spike. Returns sums of q, in eight lanes.
+static inline __m256i round_narrow(const float *x, float inverse, int8_t *to)
+{
+    __m256 value[4];
+    __m256i q[4];
+    for (int v = 0; v < 4; v++)
+        value[v] = _mm256_loadu_ps(x + 8 * v);
+    round_block(value, inverse, q);
+    store_bytes(ROW_QUANT_NARROW, q, to);
+    return _mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3]));
+}
+
+void row_quant_narrow_run_avx2(const float *x, struct row_narrow_run *out)
+{
+    __m256i top[8], next[8], sums[8];
+    float inverses[8];
+    for (int b = 0; b < 8; b++)
+        magnitudes(x + 32 * b, &top[b], &next[b]);
+    two_largest_each(top, next);
+    const __m256 high = _mm256_castsi256_ps(top[0]), low = _mm256_castsi256_ps(next[0]);
+    const __m256 levels = _mm256_set1_ps(127.0f), inverse = _mm256_div_ps(levels, high);
+    const __m256 spike =
+        _mm256_cmp_ps(high, _mm256_mul_ps(_mm256_set1_ps(ROW_QUANT_SPIKE_RATIO), low), _CMP_GT_OQ);
+    // Neither NaN nor infinite, and not so small that the inverse is no number.
+    const __m256 plain = _mm256_and_ps(_mm256_cmp_ps(high, _mm256_set1_ps(FLT_MAX), _CMP_LE_OQ),
+                                       _mm256_cmp_ps(inverse, _mm256_set1_ps(FLT_MAX), _CMP_LE_OQ));
+    const unsigned apart = (unsigned)_mm256_movemask_ps(_mm256_andnot_ps(spike, plain)) ^ 0xff;
+    _mm256_storeu_ps(inverses, inverse);
+    _mm256_storeu_ps(out->scales, _mm256_div_ps(high, levels));
+    _mm256_storeu_si256((__m256i *)(void *)out->spikes, _mm256_set1_epi32(-1));
+    for (int b = 0; b < 8; b++)
+        sums[b] = round_narrow(x + 32 * b, inverses[b], out->q + 32 * b);
+    _mm256_storeu_si256((__m256i *)(void *)out->sums, sum_each(sums));
+    for (unsigned left = apart; left != 0; left &= left - 1) { // as one block is done
+        const int b = __builtin_ctz(left);
+        struct row_narrow_block block = {.q = out->q + 32 * b};
+        row_quant_narrow_avx2(ROW_QUANT_NARROW, x + 32 * b, &block);
+        out->scales[b] = block.scale;
+        out->sums[b] = block.sum;
+        out->spikes[b] = block.spike;
+    }
 }
 
 void row_quant_wide_avx2(const float *x, struct row_wide_block *out)
