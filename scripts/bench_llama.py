@@ -3,10 +3,13 @@
 """llama.cpp's own pace on this machine, beside `sora-server bench` (same file and threads).
 
 usage: bench_llama.py MODEL.gguf [--threads 2] [--batch 1,16] [--prompt 512] [--steps 30]
+                      [--lora A.gguf B.gguf ...]
 
 Calls llama_decode alone (PyPI: llama-cpp-python, see tests/requirements-llama.txt): no server, no
 sampling, no Python in what is timed but the call. Decoding starts at 64 tokens of context, as in
-`sora-server bench`. Prints medians over all rounds as one JSON object.
+`sora-server bench`. A context of llama.cpp has one adapter at a time, so with --lora a step of as
+many sequences as adapters is that many calls, each after llama_set_adapter_lora, as its server
+does with slots of different adapters. Prints medians over all rounds as one JSON object.
 """
 
 import argparse
@@ -32,6 +35,7 @@ def arguments():
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--lora", nargs="+", default=[], help="adapters, one for each sequence")
     return parser.parse_args()
 
 
@@ -77,6 +81,37 @@ def decode_seconds(model, threads, sequences, steps):
     return seconds[1:]  # the first one warms up
 
 
+def mixed_seconds(model, threads, adapters, steps):
+    context = open_context(model, threads, len(adapters), CONTEXT + steps + 1)
+    batch = ll.llama_batch_init(512, 0, 1)
+
+    def decode_of(sequence, rows):
+        ll.llama_clear_adapter_lora(context)
+        code = ll.llama_set_adapter_lora(context, adapters[sequence], 1.0)
+        assert code == 0, f"llama_set_adapter_lora: {code}"
+        fill(batch, rows)
+        timed_decode(context, batch)
+
+    for s in range(len(adapters)):
+        decode_of(s, [(1000 + 7 * i + s, i, s, i == CONTEXT - 1) for i in range(CONTEXT)])
+    seconds = []
+    for step in range(steps + 1):
+        start = time.perf_counter()
+        for s in range(len(adapters)):
+            decode_of(s, [(2000 + step + s, CONTEXT + step, s, 1)])
+        seconds.append(time.perf_counter() - start)
+    ll.llama_batch_free(batch)
+    ll.llama_free(context)
+    return seconds[1:]
+
+
+def open_adapters(model, paths):
+    adapters = [ll.llama_adapter_lora_init(model, path.encode()) for path in paths]
+    for path, adapter in zip(paths, adapters):
+        assert adapter, f"{path}: llama.cpp could not open it"
+    return adapters
+
+
 def prompt_seconds(model, threads, tokens):
     context = open_context(model, threads, 1, tokens)
     batch = ll.llama_batch_init(tokens, 0, 1)
@@ -97,11 +132,14 @@ def main():
     assert model, f"{options.model}: llama.cpp could not open it"
     batches = [int(b) for b in options.batch.split(",")]
     decode = {b: [] for b in batches}
-    prompt = []
+    prompt, mixed = [], []
+    adapters = open_adapters(model, options.lora)
     for _ in range(options.rounds):
         for b in batches:
             decode[b] += decode_seconds(model, options.threads, b, options.steps)
         prompt.append(prompt_seconds(model, options.threads, options.prompt))
+        if adapters:
+            mixed += mixed_seconds(model, options.threads, adapters, options.steps)
     print(json.dumps({
         "threads": options.threads,
         "decode": [
@@ -111,6 +149,10 @@ def main():
             "tokens": options.prompt,
             "tok_per_s": round(options.prompt / statistics.median(prompt), 1),
         },
+        "mixed": {
+            "adapters": len(adapters),
+            "tok_per_s": round(len(adapters) / statistics.median(mixed), 1),
+        } if adapters else None,
     }))  # fmt: skip
     ll.llama_model_free(model)
 
