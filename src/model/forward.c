@@ -120,7 +120,6 @@ void forward_deinit(struct forward *forward)
                       batch->slots,
                       batch->groups,
                       batch->group_rows,
-
                       batch->logit_rows};
     for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
         free(memory[i]);
