@@ -16,6 +16,9 @@
 #define TEMPERATURE_MAX 100
 #define REPETITION_MAX 10
 #define BIAS_MAX 100 // OpenAI's range
+// With tokens to choose from in so many blocks at most, choosing among them all is faster than to
+// estimate first which ones can be meant.
+#define FEW_BLOCKS 256
 
 struct sora_sampler {
     struct sora_sampling sampling; // logit_bias points to `bias`
@@ -334,6 +337,28 @@ static struct chosen narrow(const struct sora_sampler *sampler, double mass, flo
     return (struct chosen){.upper = INFINITY};
 }
 
+// Blocks that hold a weight of at least `cut`.
+static int32_t blocks_reaching(const struct sora_sampler *sampler, float cut)
+{
+    int32_t count = 0;
+    for (int32_t block = 0; block < sample_block_count(sampler->vocab_size); block++)
+        count += sampler->maxima[block] >= cut;
+    return count;
+}
+
+// A bound above which there surely is this mass, by the blocks' largest weights alone: enough where
+// few tokens have most of it. Else `cut`.
+static float raise_cut(const struct sora_sampler *sampler, float cut, double mass)
+{
+    float levels[SAMPLE_LEVELS], masses[SAMPLE_LEVELS];
+    set_levels(cut, nextafterf(1.0f, INFINITY), levels);
+    sample_passes()->masses(sampler->maxima, sample_block_count(sampler->vocab_size), levels,
+                            masses);
+    for (int i = 0; i < SAMPLE_LEVELS && (double)masses[i] >= mass * (1.0 + 1e-3); i++)
+        cut = levels[i];
+    return cut;
+}
+
 // top_p alone: the fewest largest weights of at least `cut` that sum to its share of all of those.
 static struct chosen choose_mass(struct sora_sampler *sampler, float cut)
 {
@@ -343,6 +368,12 @@ static struct chosen choose_mass(struct sora_sampler *sampler, float cut)
     // none of them can be chosen; the factor covers rounding.
     const double unreachable = 0.99 * (1.0 - top_p) * total / sampler->vocab_size;
     cut = unreachable > (double)cut ? (float)unreachable : cut;
+    cut = raise_cut(sampler, cut, mass);
+    if (blocks_reaching(sampler, cut) <= FEW_BLOCKS) {
+        const int32_t few = collect(sampler, cut, INFINITY);
+        return (struct chosen){.upper = INFINITY,
+                               .key_count = select_mass(sampler->keys, few, mass)};
+    }
     float low = cut;
     struct chosen chosen = narrow(sampler, mass, &low);
     int32_t count = collect(sampler, low, chosen.upper);
