@@ -18,6 +18,9 @@
 #define SUM_ROUNDS 4   // in which the steps of the rank sums are taken
 #define SPLIT_BATCH 16 // rows of the step whose time is split, and of the rank sums
 
+// Ranks of the points of the rank-sum line.
+static const int32_t sum_ranks[BENCH_SUM_POINTS] = {1, 2, 4, 6, 8, 12, 16, 24};
+
 struct bench {
     const struct bench_plan *plan;
     const struct sora_model_info *info;
@@ -37,6 +40,7 @@ struct bench {
 // One decode batch: open sequences at the same length, and what their steps are made of.
 struct batch {
     int32_t count;
+    int32_t rank_max; // of the adapters; 0: all ranks
     int32_t seqs[BENCH_BATCH_MAX];
     struct sora_lora_part parts[BENCH_BATCH_MAX];
     struct sora_span spans[BENCH_BATCH_MAX];
@@ -143,7 +147,8 @@ static double decode_step(struct bench *bench, struct batch *batch,
 {
     for (int32_t i = 0; i < batch->count; i++) {
         const struct sora_lora *lora = loras != NULL ? loras[i] : NULL;
-        batch->parts[i] = (struct sora_lora_part){.lora = lora, .scale = 1.0f};
+        batch->parts[i] =
+            (struct sora_lora_part){.lora = lora, .scale = 1.0f, .rank_max = batch->rank_max};
         batch->spans[i] = (struct sora_span){
             .seq = batch->seqs[i],
             .tokens = bench->tokens + (size_t)(i % bench->token_count),
@@ -290,63 +295,65 @@ static sora_status measure_ranks(struct bench *bench, const struct bench_ranks *
     return status;
 }
 
-struct sum_point {
-    double us[STEPS_MAX]; // of each step
-    int32_t count;
-    double rank_sum;
+// Steps of one round of the rank sums, for each point.
+static int32_t round_steps(int32_t steps)
+{
+    return (steps + SUM_ROUNDS - 1) / SUM_ROUNDS;
+}
+
+struct sum_points {
+    double us[BENCH_SUM_POINTS][STEPS_MAX + SUM_ROUNDS]; // of each step
+    double rank_sums[BENCH_SUM_POINTS];
+    int32_t count; // steps of each point so far
 };
 
-// `steps` more steps of sixteen adapters of one rank.
-static sora_status add_steps(struct bench *bench, int32_t rank, int32_t steps,
-                             struct sum_point *point, struct sora_error *err)
+// Steps that take all points in turn: a machine's pace changes within seconds.
+static sora_status add_round(struct bench *bench, const struct sora_lora *const *loras,
+                             struct sum_points *points, struct sora_error *err)
 {
-    const struct bench_ranks ranks = {.kind = BENCH_UNIFORM, .rank = rank};
-    struct bench_adapters *adapters = NULL;
+    const int32_t steps = round_steps(bench->plan->steps);
     struct batch batch;
-    const struct sora_lora *loras[SPLIT_BATCH];
-    sora_status status =
-        bench_adapters_create(&bench->info->base, &ranks, SPLIT_BATCH, computes_int8(bench),
-                              bench->plan->seed, &adapters, err);
-    if (status == SORA_OK)
-        status = open_batch(bench, SPLIT_BATCH, steps + 1, &batch, err);
-    if (status != SORA_OK) {
-        bench_adapters_destroy(adapters);
+    sora_status status = open_batch(bench, SPLIT_BATCH, BENCH_SUM_POINTS * steps + 1, &batch, err);
+    if (status != SORA_OK)
         return status;
-    }
-    struct sora_step_stats stats = {0};
-    for (int32_t i = 0; i < SPLIT_BATCH; i++)
-        loras[i] = bench_adapters_get(adapters, i);
     decode_step(bench, &batch, loras, NULL);
-    for (int32_t i = 0; i < steps; i++) {
-        decode_step(bench, &batch, loras, &stats);
-        point->us[point->count++] = (double)stats.adapter_us;
-    }
-    point->rank_sum = (double)stats.rank_sum;
+    for (int32_t i = 0; i < steps; i++, points->count++)
+        for (int32_t p = 0; p < BENCH_SUM_POINTS; p++) {
+            struct sora_step_stats stats = {0};
+            batch.rank_max = sum_ranks[p];
+            decode_step(bench, &batch, loras, &stats);
+            points->us[p][points->count] = (double)stats.adapter_us;
+            points->rank_sums[p] = (double)stats.rank_sum;
+        }
     close_batch(bench, &batch);
-    bench_adapters_destroy(adapters);
     return SORA_OK;
 }
 
-// Adapter time of steps whose rank sum grows, each row with an adapter of its own. All points in
-// turn, several times over: a machine's pace changes within seconds.
+// Adapter time of steps whose rank sum grows, each row with an adapter of its own, of which the
+// first ranks are used.
 static sora_status measure_rank_sums(struct bench *bench, struct sora_error *err)
 {
-    static const int32_t ranks_of[BENCH_SUM_POINTS] = {1, 2, 4, 6, 8, 12, 16, 24};
+    const struct bench_ranks ranks = {.kind = BENCH_UNIFORM,
+                                      .rank = sum_ranks[BENCH_SUM_POINTS - 1]};
+    const struct sora_lora *loras[SPLIT_BATCH];
     struct bench_result *result = bench->result;
-    struct sum_point points[BENCH_SUM_POINTS] = {0};
-    const int32_t steps = bench->plan->steps;
-    for (int32_t round = 0; round < SUM_ROUNDS; round++) {
+    struct bench_adapters *adapters = NULL;
+    struct sum_points points = {.count = 0};
+    sora_status status =
+        bench_adapters_create(&bench->info->base, &ranks, SPLIT_BATCH, computes_int8(bench),
+                              bench->plan->seed, &adapters, err);
+    for (int32_t i = 0; status == SORA_OK && i < SPLIT_BATCH; i++)
+        loras[i] = bench_adapters_get(adapters, i);
+    for (int32_t round = 0; status == SORA_OK && round < SUM_ROUNDS; round++) {
         show(bench, "rank sums");
-        const int32_t each = steps * (round + 1) / SUM_ROUNDS - steps * round / SUM_ROUNDS;
-        for (int32_t p = 0; p < BENCH_SUM_POINTS && each > 0; p++) {
-            sora_status status = add_steps(bench, ranks_of[p], each, &points[p], err);
-            if (status != SORA_OK)
-                return status;
-        }
+        status = add_round(bench, loras, &points, err);
     }
+    bench_adapters_destroy(adapters);
+    if (status != SORA_OK)
+        return status;
     for (int32_t p = 0; p < BENCH_SUM_POINTS; p++)
         result->points[result->point_count++] =
-            (struct bench_point){points[p].rank_sum, bench_median(points[p].us, points[p].count)};
+            (struct bench_point){points.rank_sums[p], bench_median(points.us[p], points.count)};
     double slope_us;
     bench_fit(result->points, result->point_count, &slope_us, &result->r2);
     result->slope_ns = slope_us * 1e3;
@@ -458,7 +465,9 @@ static sora_status create_engine(struct bench *bench, const sora_model *model,
 {
     const struct bench_plan *plan = bench->plan;
     struct sora_engine_options options = sora_engine_options_defaults(model);
-    const int32_t decoded = BENCH_CONTEXT_TOKENS + 2 * plan->steps + 2;
+    const int32_t sums = plan->parts & BENCH_RANK_SUM ? round_steps(plan->steps) : 0;
+    const int32_t in_turn[] = {2 * plan->steps, BENCH_SUM_POINTS * sums};
+    const int32_t decoded = BENCH_CONTEXT_TOKENS + largest(in_turn, 2, 0) + 2;
     bool prompts = plan->parts & BENCH_PREFILL;
     options.threads = plan->threads;
     options.compute = plan->compute;

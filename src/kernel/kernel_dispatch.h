@@ -53,6 +53,11 @@ struct row_wide_block {
     float scale;
     int32_t sum;
 };
+// Where a form has value k of its eight.
+static inline int row_quant_place(unsigned form, int k)
+{
+    return form & ROW_QUANT_PAIRS ? k : k / 2 + k % 2 * 4;
+}
 // form: ROW_QUANT_NARROW or ROW_QUANT_PAIRS.
 typedef void row_quant_narrow_fn(unsigned form, const float *x, struct row_narrow_block *out);
 typedef void row_quant_wide_fn(const float *x, struct row_wide_block *out);

@@ -25,8 +25,9 @@ struct matmul_call {
 };
 
 // Other work on the same x, an adapter's. `before`: tasks that threads take before those of the
-// products, by index; no product waits for them. `after`: columns [first, end) of y of call number
-// `call` were set, on the thread that set them; different ranges at the same time.
+// products, by index; no product waits for them (NULL when there are none). `after`: columns
+// [first, end) of y of call number `call` were set, on the thread that set them; different ranges
+// at the same time.
 struct matmul_beside {
     void (*before)(void *context, int32_t index, int32_t thread);
     int32_t before_count;

@@ -83,9 +83,6 @@ static void block_of(const struct weight *weight, int32_t row, int32_t block, fl
 static float narrow_ref(const struct weight *weight, const struct row_quant *quant, int32_t row,
                         int32_t output, const float *weights)
 {
-    static const uint8_t of_nibbles[8] = {0, 4, 1, 5, 2, 6, 3, 7};
-    static const uint8_t of_bytes[8] = {0, 1, 2, 3, 4, 5, 6, 7};
-    const uint8_t *places = quant->forms & ROW_QUANT_PAIRS ? of_bytes : of_nibbles;
     const struct row_narrow *narrow = &quant->narrow;
     const size_t blocks = (size_t)quant->d_in / PANEL_BLOCK_VALUES, first = (size_t)row * blocks;
     float sum = 0;
@@ -95,7 +92,7 @@ static float narrow_ref(const struct weight *weight, const struct row_quant *qua
         const int8_t *x = narrow->q + (first + b) * PANEL_BLOCK_VALUES;
         block_of(weight, output, (int32_t)b, &d, &m, q);
         for (int k = 0; k < PANEL_BLOCK_VALUES; k++)
-            dot += q[k] * x[k / 8 * 8 + places[k % 8]];
+            dot += q[k] * x[k / 8 * 8 + row_quant_place(quant->forms, k % 8)];
         sum = fmaf((float)dot, d * scale, sum);
         if (weight->type == WEIGHT_Q4_1)
             sum = fmaf(m, narrow->offsets[first + b], sum);

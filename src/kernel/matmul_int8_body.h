@@ -6,9 +6,8 @@
 //   dot_nibbles(sum, w, x)     adds products of unsigned bytes w (0 .. 15) and signed bytes x to
 //                              sums that dot_nibbles_end turns into one 32-bit word per output;
 //                              holds for a block's 8 calls
-//   dot_bytes(sum, w, x)       adds products of unsigned bytes w and signed bytes x, whose pairs
-//   are
-//                              as ROW_QUANT_PAIRS has them, to 32-bit words
+//   dot_bytes(sum, w, x)       adds products of unsigned bytes w and signed bytes x, of the form
+//                              ROW_QUANT_PAIRS, to 32-bit words
 //   dot_pairs(sum, w, x)       adds both products of each word's 16-bit pairs to that word
 // Integer sums of a block are exact, so all orders and widths give the same bits; the chain of
 // f32 sums over blocks is spelled out in finish_block.

@@ -77,9 +77,6 @@ static float largest_pair(const float *x, int32_t skip)
 
 void row_quant_narrow_portable(unsigned form, const float *x, struct row_narrow_block *out)
 {
-    static const uint8_t of_nibbles[8] = {0, 4, 1, 5, 2, 6, 3, 7};
-    static const uint8_t of_bytes[8] = {0, 1, 2, 3, 4, 5, 6, 7};
-    const uint8_t *places = form == ROW_QUANT_PAIRS ? of_bytes : of_nibbles;
     float high, next;
     int32_t highest;
     bool finite = two_largest(x, &high, &next, &highest);
@@ -96,7 +93,7 @@ void row_quant_narrow_portable(unsigned form, const float *x, struct row_narrow_
     for (int32_t i = 0; i < ROW_QUANT_BLOCK; i++) {
         // A spike, or what is not finite, may be no int at all.
         int8_t q = i == out->spike || inverse == 0 ? 0 : (int8_t)lrintf(x[i] * inverse);
-        out->q[i / 8 * 8 + places[i % 8]] = q;
+        out->q[i / 8 * 8 + row_quant_place(form, i % 8)] = q;
         out->sum += q;
     }
 }

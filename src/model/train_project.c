@@ -70,13 +70,14 @@ static void multiply_int8(struct train_pass *pass, const struct frozen_part *par
     struct matmul_call calls[FROZEN_PARTS_MAX];
     struct expand_context context = {parts, n};
     const struct matmul_beside beside = {.after = expand_columns, .context = &context};
-    struct matmul_work work = {
-        .calls = calls, .call_count = count, .x = x, .m = n, .beside = &beside};
+    struct matmul_work work = {.calls = calls, .call_count = count, .x = x, .m = n};
     struct row_quant quant;
     unsigned forms = 0;
     for (int32_t i = 0; i < count; i++) {
         calls[i] = (struct matmul_call){.weight = parts[i].weight, .y = parts[i].y};
         forms |= matmul_int8_form(parts[i].weight, false);
+        if (parts[i].lora.rank > 0)
+            work.beside = &beside;
     }
     if (forms != 0 && n > 0) {
         row_quant_fill(pass->pool, x, n, parts[0].weight->d_in, forms, pass->quant_memory, &quant);

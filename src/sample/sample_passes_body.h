@@ -66,7 +66,7 @@ static void add_mass(const float *values, int32_t count, float least, float lane
 static void masses(const float *values, int32_t count, const float least[SAMPLE_LEVELS],
                    float out[SAMPLE_LEVELS])
 {
-    enum { STRETCH = 4096 };
+    enum { STRETCH = 128 * MASS_LANES }; // whole lanes: only the last one is ragged
     float lanes[SAMPLE_LEVELS][MASS_LANES] = {{0}};
     for (int32_t first = 0; first < count; first += STRETCH)
         for (int level = 0; level < SAMPLE_LEVELS; level++)

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/latch.h"
 #include "base/pool.h"
 #include "base/queue.h"
 #include "sora/limits.h"
@@ -157,6 +158,48 @@ static void rows_run_once_in_ranges_and_few_of_them_inline(void **state)
     pool_destroy(pool);
 }
 
+enum { MADE = 3, READERS = 5 };
+struct made {
+    struct latch latch;
+    int64_t values[MADE];
+    _Atomic int32_t wrong;
+};
+
+// Tasks of lower index write, slowly; the others wait and read.
+static void make_or_read(void *context, int32_t index, int32_t thread)
+{
+    (void)thread;
+    struct made *made = context;
+    if (index < MADE) {
+        struct timespec pause = {.tv_nsec = 2000000};
+        nanosleep(&pause, NULL);
+        made->values[index] = index + 1;
+        latch_count_down(&made->latch);
+        return;
+    }
+    latch_wait(&made->latch);
+    for (int32_t i = 0; i < MADE; i++)
+        if (made->values[i] != i + 1)
+            atomic_fetch_add(&made->wrong, 1);
+}
+
+static void a_latch_holds_until_all_are_done(void **state)
+{
+    (void)state;
+    for (int32_t threads = 1; threads <= 9; threads += 4) { // also more than processors
+        struct pool *pool = NULL;
+        assert_int_equal(pool_create(threads, &pool, NULL), SORA_OK);
+        for (int round = 0; round < 5; ++round) {
+            struct made made = {.values = {0}};
+            latch_set(&made.latch, MADE);
+            pool_run(pool, MADE + READERS, make_or_read, &made);
+            assert_int_equal(made.wrong, 0);
+            assert_int_equal(made.latch.left, 0);
+        }
+        pool_destroy(pool);
+    }
+}
+
 static void a_pool_of_no_or_too_many_threads_is_refused(void **state)
 {
     (void)state;
@@ -282,6 +325,7 @@ int main(void)
         cmocka_unit_test(indices_run_at_the_same_time),
         cmocka_unit_test(without_a_pool_all_runs_inline),
         cmocka_unit_test(rows_run_once_in_ranges_and_few_of_them_inline),
+        cmocka_unit_test(a_latch_holds_until_all_are_done),
         cmocka_unit_test(a_pool_of_no_or_too_many_threads_is_refused),
         cmocka_unit_test(a_pool_that_never_ran_is_destroyed),
         cmocka_unit_test(a_queue_keeps_order_and_bound),
