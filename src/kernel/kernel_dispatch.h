@@ -36,40 +36,39 @@ matmul_panels_fn matmul_panels_portable, matmul_panels_avx2, matmul_panels_avx51
 void matmul_run_on(enum cpu_isa isa, struct pool *pool, const struct matmul_work *work,
                    float *scratch);
 
-// Panels [first, first + count) of a job with a quantized weight and job->quant.
-typedef void matmul_int8_panels_fn(const struct matmul_job *job, int32_t first, int32_t count);
+// A panel's block of nibbles spread out, a byte each, and its scales and minimums as f32: what
+// tiles after the first read. Bytes of it: even and odd k of 8, of vectors of outputs; [16], [16].
+#define MATMUL_SPREAD_SCALES (32 * WEIGHT_PANEL_ROWS)
+#define MATMUL_SPREAD_BYTES (MATMUL_SPREAD_SCALES + 2 * WEIGHT_PANEL_ROWS * (int)sizeof(float))
+// Panels [first, first + count) of a job with a quantized weight and job->quant. spread: one
+// thread's scratch, 64-byte aligned, [d_in / 32][MATMUL_SPREAD_BYTES].
+typedef void matmul_int8_panels_fn(const struct matmul_job *job, int32_t first, int32_t count,
+                                   uint8_t *spread);
 matmul_int8_panels_fn matmul_int8_panels_portable, matmul_int8_panels_avx2,
     matmul_int8_panels_avx512, matmul_int8_panels_vnni;
 
 // --- row_quant ---
-struct row_narrow_block {
-    int8_t *q; // [32], written
-    float scale;
-    int32_t sum;
-    int32_t spike; // its place in the block; -1: none
-};
-struct row_wide_block {
-    int16_t *q; // [32], written
-    float scale;
-    int32_t sum;
-};
 // Where a form has value k of its eight.
 static inline int row_quant_place(unsigned form, int k)
 {
     return form & ROW_QUANT_PAIRS ? k : k / 2 + k % 2 * 4;
 }
-// form: ROW_QUANT_NARROW or ROW_QUANT_PAIRS.
-typedef void row_quant_narrow_fn(unsigned form, const float *x, struct row_narrow_block *out);
-typedef void row_quant_wide_fn(const float *x, struct row_wide_block *out);
-row_quant_narrow_fn row_quant_narrow_portable, row_quant_narrow_avx2;
-// Blocks that lie one after another, as row_quant_narrow of each in form NARROW gives them.
-#define ROW_QUANT_RUN 8
-struct row_narrow_run {
-    int8_t *q; // [ROW_QUANT_RUN * 32], written
-    float scales[ROW_QUANT_RUN];
-    int32_t sums[ROW_QUANT_RUN], spikes[ROW_QUANT_RUN];
+// Blocks that lie one after another, form ROW_QUANT_NARROW or ROW_QUANT_PAIRS, in two steps.
+// What a block's 127 has to stand for, as magnitudes of x or of pairs of them, spikes[block] set
+// apart (its place in the block, -1: none); NaN or infinite where the block has such values.
+typedef void row_quant_scan_fn(unsigned form, const float *x, size_t blocks, float *largest,
+                               int32_t *spikes);
+// q = x * inverses[block], rounded to nearest, and sums of q; what is beyond a byte is undefined.
+typedef void row_quant_round_fn(unsigned form, const float *x, size_t blocks, const float *inverses,
+                                int8_t *q, int32_t *sums);
+row_quant_scan_fn row_quant_scan_portable, row_quant_scan_avx2;
+row_quant_round_fn row_quant_round_portable, row_quant_round_avx2;
+struct row_wide_block {
+    int16_t *q; // [32], written
+    float scale;
+    int32_t sum;
 };
-void row_quant_narrow_run_avx2(const float *x, struct row_narrow_run *out);
+typedef void row_quant_wide_fn(const float *x, struct row_wide_block *out);
 row_quant_wide_fn row_quant_wide_portable, row_quant_wide_avx2;
 void row_quant_fill_on(enum cpu_isa isa, struct pool *pool, const float *x, int32_t m, int32_t d_in,
                        unsigned forms, void *memory, struct row_quant *quant);

@@ -87,6 +87,10 @@ LANES_FN ivec ivec_load(const void *from)
 {
     return _mm256_loadu_si256((const __m256i *)from);
 }
+LANES_FN void ivec_store(void *to, ivec value)
+{
+    _mm256_storeu_si256((__m256i *)to, value);
+}
 LANES_FN ivec ivec_set1(int32_t value)
 {
     return _mm256_set1_epi32(value);

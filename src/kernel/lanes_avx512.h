@@ -54,6 +54,10 @@ LANES_FN ivec ivec_load(const void *from)
 {
     return _mm512_loadu_si512(from);
 }
+LANES_FN void ivec_store(void *to, ivec value)
+{
+    _mm512_storeu_si512(to, value);
+}
 LANES_FN ivec ivec_set1(int32_t value)
 {
     return _mm512_set1_epi32(value);

@@ -104,6 +104,10 @@ LANES_FN ivec ivec_load(const void *from)
     memcpy(out.i, from, sizeof out.i);
     return out;
 }
+LANES_FN void ivec_store(void *to, ivec value)
+{
+    memcpy(to, &value, sizeof value);
+}
 LANES_FN ivec ivec_set1(int32_t value)
 {
     LANES_EACH(ivec, i, (uint32_t)value);

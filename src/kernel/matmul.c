@@ -18,12 +18,19 @@
 #define AFTER_VALUES 4096
 #define AFTER_PANELS_MIN 4
 
-static const size_t unpacked_count = (size_t)MATMUL_CHUNK_VALUES * WEIGHT_PANEL_ROWS;
+// Floats of a thread's scratch, whole cache lines: a chunk of a panel in f32, or all of one spread.
+static size_t thread_floats(int32_t d_in)
+{
+    const size_t unpacked = (size_t)MATMUL_CHUNK_VALUES * WEIGHT_PANEL_ROWS;
+    const size_t blocks = ((size_t)d_in + PANEL_BLOCK_VALUES - 1) / PANEL_BLOCK_VALUES;
+    const size_t spread = blocks * MATMUL_SPREAD_BYTES / sizeof(float);
+    return unpacked > spread ? unpacked : spread;
+}
 
 size_t matmul_scratch_count(int32_t d_in, int32_t threads)
 {
     ASSERT(d_in > 0 && threads > 0);
-    return (size_t)threads * unpacked_count + 16; // 16: to start at a cache line
+    return (size_t)threads * thread_floats(d_in) + 16; // 16: to start at a cache line
 }
 
 struct matmul_split {
@@ -78,11 +85,11 @@ static void multiply_panels(const struct matmul_split *split, int32_t call, int3
         job.ahead_each = work->ahead->bytes / (size_t)split->panels + 1;
         job.ahead_from = (size_t)(passed + first) * job.ahead_each;
     }
-    if (work->quant != NULL && matmul_int8_takes(of->weight)) {
-        split->run_int8(&job, first, count);
-        return;
-    }
-    split->run(&job, first, count, split->scratch + (size_t)thread * unpacked_count);
+    float *scratch = split->scratch + (size_t)thread * thread_floats(of->weight->d_in);
+    if (work->quant != NULL && matmul_int8_takes(of->weight))
+        split->run_int8(&job, first, count, (uint8_t *)scratch);
+    else
+        split->run(&job, first, count, scratch);
 }
 
 static void run_panels(const struct matmul_split *split, int32_t call, int32_t passed,

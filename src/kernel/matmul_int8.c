@@ -21,9 +21,10 @@ LANES_FN ivec dot_nibbles(ivec sum, ivec w, ivec x)
     return sum;
 }
 
-LANES_FN ivec dot_nibbles_end(ivec sum)
+LANES_FN vec nibbles_scaled(ivec sum, ivec factor, vec scale)
 {
-    return sum;
+    (void)factor;
+    return vec_mul(vec_from_int(sum), scale);
 }
 
 LANES_FN ivec dot_bytes(ivec sum, ivec w, ivec x)
@@ -59,7 +60,7 @@ unsigned matmul_int8_form(const struct weight *weight, bool coarse)
     return coarse ? ROW_QUANT_PAIRS : ROW_QUANT_WIDE;
 }
 
-// Scale, minimum and quants [32] of one block of row `row`.
+// Scale, minimum and quants [32] of one block of row `row`: w = d * q + m.
 static void block_of(const struct weight *weight, int32_t row, int32_t block, float *d, float *m,
                      int32_t *q)
 {
@@ -69,14 +70,15 @@ static void block_of(const struct weight *weight, int32_t row, int32_t block, fl
     const uint16_t *scales = (const uint16_t *)(const void *)data;
     const uint8_t *words = data + panel_scale_bytes(weight->type) + 4 * lane;
     *d = half_from_f16(scales[lane]);
-    *m = weight->type == WEIGHT_Q4_1 ? half_from_f16(scales[WEIGHT_PANEL_ROWS + lane]) : 0;
+    *m = weight->type == WEIGHT_Q4_1   ? half_from_f16(scales[WEIGHT_PANEL_ROWS + lane])
+         : weight->type == WEIGHT_Q4_0 ? -8 * *d
+                                       : 0;
     for (int k = 0; k < PANEL_BLOCK_VALUES; k++) {
         if (weight->type == WEIGHT_Q8_0) {
             q[k] = words[k / 4 * 4 * WEIGHT_PANEL_ROWS + k % 4] - 128;
             continue;
         }
         q[k] = words[k / 8 * 4 * WEIGHT_PANEL_ROWS + k % 8 / 2] >> (k % 2 * 4) & 15;
-        q[k] -= weight->type == WEIGHT_Q4_0 ? 8 : 0;
     }
 }
 
@@ -93,10 +95,14 @@ static float narrow_ref(const struct weight *weight, const struct row_quant *qua
         block_of(weight, output, (int32_t)b, &d, &m, q);
         for (int k = 0; k < PANEL_BLOCK_VALUES; k++)
             dot += q[k] * x[k / 8 * 8 + row_quant_place(quant->forms, k % 8)];
-        sum = fmaf((float)dot, d * scale, sum);
-        if (weight->type == WEIGHT_Q4_1)
-            sum = fmaf(m, narrow->offsets[first + b], sum);
+        if (weight->type == WEIGHT_Q8_0) {
+            sum = fmaf((float)dot, d * scale, sum);
+            continue;
+        }
+        sum = fmaf((float)dot * scale, d, sum);
+        sum = fmaf(m, narrow->offsets[first + b], sum);
     }
+    sum *= narrow->row_scales[row];
     for (int32_t i = 0; i < narrow->spike_counts[row]; i++) {
         const struct row_spike *spike = &narrow->spikes[first + (size_t)i];
         sum = fmaf(weights[spike->k], spike->value, sum);

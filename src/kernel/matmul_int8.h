@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // y = W x with x as integers (row_quant.h) and W as it is stored, in 4 or 8 bits: what compute mode
-// int8 runs. Per output, one chain over blocks of 32: the block's products are summed
-// as integers, exactly, then y = fma(sum, d * scale, y), and for types with a minimum
-// y = fma(m, scale * sum(q), y); after the last block each spike of the row, y = fma(w, spike, y).
+// int8 runs. Per output, one chain over blocks of 32: the block's products are summed as integers,
+// exactly, then y = fma(sum, d * scale, y), or for nibbles, taken without their sign,
+// y = fma(sum * scale, d, y) and y = fma(m, scale * sum(q), y) with m the weight's minimum (-8 d
+// for Q4_0); after the last block y is multiplied by the row's scale, then each spike of the row,
+// y = fma(w, spike, y).
 // The same bits for any number of rows, any split, and on every machine. Called through matmul.h.
 #ifndef KERNEL_MATMUL_INT8_H
 #define KERNEL_MATMUL_INT8_H

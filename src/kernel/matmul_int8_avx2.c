@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // matmul_int8_panels for AVX2. A byte times a nibble is at most 15 * 127: eight pairs of them fit
-// 16 bits, so that a block of 32 is summed there before it is widened once. Called through matmul.c
-// only, on machines that have it.
+// 16 bits, so that a block of 32 is summed there before it is widened and scaled at once. Called
+// through matmul.c only, on machines that have it.
 #include "kernel/lanes.h"
 
 #define INT8_SUFFIX avx2
@@ -16,9 +16,10 @@ LANES_FN ivec dot_nibbles(ivec sum, ivec w, ivec x)
     return sum;
 }
 
-LANES_FN ivec dot_nibbles_end(ivec sum)
+LANES_FN vec nibbles_scaled(ivec sum, ivec factor, vec scale)
 {
-    return _mm256_madd_epi16(sum, _mm256_set1_epi16(1));
+    (void)scale;
+    return vec_from_int(_mm256_madd_epi16(sum, factor));
 }
 
 LANES_FN ivec dot_bytes(ivec sum, ivec w, ivec x)

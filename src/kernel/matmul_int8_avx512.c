@@ -16,9 +16,10 @@ LANES_FN ivec dot_nibbles(ivec sum, ivec w, ivec x)
     return sum;
 }
 
-LANES_FN ivec dot_nibbles_end(ivec sum)
+LANES_FN vec nibbles_scaled(ivec sum, ivec factor, vec scale)
 {
-    return _mm512_madd_epi16(sum, _mm512_set1_epi16(1));
+    (void)scale;
+    return vec_from_int(_mm512_madd_epi16(sum, factor));
 }
 
 LANES_FN ivec dot_bytes(ivec sum, ivec w, ivec x)

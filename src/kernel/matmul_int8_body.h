@@ -4,13 +4,15 @@
 // VEC_LANES words, a word for each output:
 //   INT8_SUFFIX, INT8_ROWS     the name, and rows of a tile: as many as the registers hold
 //   dot_nibbles(sum, w, x)     adds products of unsigned bytes w (0 .. 15) and signed bytes x to
-//                              sums that dot_nibbles_end turns into one 32-bit word per output;
-//                              holds for a block's 8 calls
+//                              sums of a form of its own; holds for a block's 8 calls
+//   nibbles_scaled(sum, factor, scale)
+//                              each output's sum times the block's scale, given as two 16-bit
+//                              words and as f32, rounded to f32 once
 //   dot_bytes(sum, w, x)       adds products of unsigned bytes w and signed bytes x, of the form
 //                              ROW_QUANT_PAIRS, to 32-bit words
 //   dot_pairs(sum, w, x)       adds both products of each word's 16-bit pairs to that word
 // Integer sums of a block are exact, so all orders and widths give the same bits; the chain of
-// f32 sums over blocks is spelled out in finish_block.
+// f32 sums over blocks is spelled out in finish_nibbles and finish_bytes.
 #ifndef KERNEL_MATMUL_INT8_BODY_H
 #define KERNEL_MATMUL_INT8_BODY_H
 
@@ -40,10 +42,15 @@ struct int8_fetch {
     size_t step;
 };
 
+// Where a tile has a panel's nibbles from: unpacked as it goes; the same, and kept for the panel's
+// other tiles, of which a multiplication is then all that is left; or kept by the first.
+enum nibble_source { NIBBLES_PACKED, NIBBLES_SPREADING, NIBBLES_SPREAD };
+
 // One tile: `rows` rows by the 16 outputs of a panel.
 struct int8_tile {
     const struct matmul_job *job;
     const uint8_t *panel; // its packed data
+    uint8_t *spread;      // the same, spread (kernel_dispatch.h)
     int32_t row, column;
     struct int8_fetch next, ahead; // of the panel that comes next; of job->ahead
 };
@@ -90,6 +97,7 @@ struct int8_rows {
     const int8_t *narrow[ROW_GROUPS];
     const int16_t *wide[ROW_GROUPS];
     const float *scales[ROW_GROUPS], *offsets[ROW_GROUPS];
+    const uint32_t *factors[ROW_GROUPS];
     const int32_t *minus_sums[ROW_GROUPS];
 };
 
@@ -110,6 +118,7 @@ LANES_FN struct int8_rows first_block(enum int8_kind kind, int rows, const struc
         at.narrow[g] = quant->narrow.q + row * at.d_in;
         at.scales[g] = quant->narrow.scales + row * at.blocks;
         at.offsets[g] = quant->narrow.offsets + row * at.blocks;
+        at.factors[g] = quant->narrow.factors + row * at.blocks;
         at.minus_sums[g] = quant->narrow.minus_sums + row * at.blocks;
     }
     return at;
@@ -124,10 +133,9 @@ LANES_FN void next_block(enum int8_kind kind, struct int8_rows *at)
             at->wide[g] += PANEL_BLOCK_VALUES;
         else
             at->narrow[g] += PANEL_BLOCK_VALUES;
-        if (kind == INT8_Q4_1)
-            at->offsets[g]++;
-        else
-            at->minus_sums[g]++;
+        at->offsets[g]++;
+        at->factors[g]++;
+        at->minus_sums[g]++;
     }
 }
 
@@ -138,22 +146,40 @@ LANES_FN ivec word_at(const void *from)
     return ivec_set1(word);
 }
 
-// The block's products of all rows: sums [rows][VECS], exact.
-LANES_FN void nibble_block(int rows, const struct int8_rows *at, const uint8_t *quants, ivec *sums)
+// The even and odd k of a unit of a block.
+LANES_FN void unit_nibbles(enum nibble_source source, int unit, const uint8_t *quants,
+                           uint8_t *spread, ivec even[VECS], ivec odd[VECS])
 {
     const ivec mask = ivec_set1(0x0f0f0f0f);
+    LANES_UNROLL(2)
+    for (int v = 0; v < VECS; v++) {
+        uint8_t *kept = spread + (unit * VECS + v) * 8 * VEC_LANES;
+        if (source == NIBBLES_SPREAD) {
+            even[v] = ivec_load(kept);
+            odd[v] = ivec_load(kept + 4 * VEC_LANES);
+            continue;
+        }
+        ivec word = ivec_load(quants + (unit * VECS + v) * 4 * VEC_LANES);
+        even[v] = ivec_and(word, mask);
+        odd[v] = ivec_and(ivec_srl(word, 4), mask);
+        if (source == NIBBLES_SPREADING) {
+            ivec_store(kept, even[v]);
+            ivec_store(kept + 4 * VEC_LANES, odd[v]);
+        }
+    }
+}
+
+// The block's products of all rows: sums [rows][VECS], exact.
+LANES_FN void nibble_block(enum nibble_source source, int rows, const struct int8_rows *at,
+                           const uint8_t *quants, uint8_t *spread, ivec *sums)
+{
     LANES_UNROLL(32)
     for (int i = 0; i < rows * VECS; i++)
         sums[i] = ivec_set1(0);
     LANES_UNROLL(4)
     for (int unit = 0; unit < UNITS; unit++) {
         ivec low[VECS], high[VECS];
-        LANES_UNROLL(2)
-        for (int v = 0; v < VECS; v++) {
-            ivec word = ivec_load(quants + unit * 4 * WEIGHT_PANEL_ROWS + v * 4 * VEC_LANES);
-            low[v] = ivec_and(word, mask);
-            high[v] = ivec_and(ivec_srl(word, 4), mask);
-        }
+        unit_nibbles(source, unit, quants, spread, low, high);
         LANES_UNROLL(8)
         for (int r = 0; r < rows; r++) {
             const int8_t *x = at->narrow[r / ROW_GROUP] + (size_t)(r % ROW_GROUP) * at->d_in;
@@ -165,9 +191,61 @@ LANES_FN void nibble_block(int rows, const struct int8_rows *at, const uint8_t *
             }
         }
     }
-    LANES_UNROLL(32)
-    for (int i = 0; i < rows * VECS; i++)
-        sums[i] = dot_nibbles_end(sums[i]);
+}
+
+// Scales and minimums of a block of nibbles, w = d * q + m; those of Q4_0 have 8 too much.
+LANES_FN void nibble_scales(enum int8_kind kind, enum nibble_source source, const uint8_t *scales,
+                            float *kept, vec d[VECS], vec m[VECS])
+{
+    LANES_UNROLL(2)
+    for (int v = 0; v < VECS; v++) {
+        const uint16_t *from = (const uint16_t *)scales + v * VEC_LANES;
+        float *keep = kept + 2 * v * VEC_LANES;
+        if (source == NIBBLES_SPREAD) {
+            d[v] = vec_load(keep);
+            m[v] = vec_load(keep + VEC_LANES);
+            continue;
+        }
+        d[v] = vec_load_f16(from);
+        m[v] = kind == INT8_Q4_1 ? vec_load_f16(from + WEIGHT_PANEL_ROWS)
+                                 : vec_mul(d[v], vec_set1(-8));
+        if (source == NIBBLES_SPREADING) {
+            vec_store(keep, d[v]);
+            vec_store(keep + VEC_LANES, m[v]);
+        }
+    }
+}
+
+// What the chains of a tile's rows gain from a block of nibbles: d * (scale * sum) and
+// m * (scale * sum(q)).
+LANES_FN void finish_nibbles(int rows, const struct int8_rows *at, const vec d[VECS],
+                             const vec m[VECS], const ivec *sums, vec *acc)
+{
+    LANES_UNROLL(8)
+    for (int r = 0; r < rows; r++) {
+        const int g = r / ROW_GROUP;
+        const size_t of_row = (size_t)(r % ROW_GROUP) * at->blocks;
+        const ivec factor = word_at(&at->factors[g][of_row]);
+        const vec scale = vec_set1(at->scales[g][of_row]);
+        const vec offset = vec_set1(at->offsets[g][of_row]);
+        LANES_UNROLL(2)
+        for (int v = 0; v < VECS; v++) {
+            vec *to = &acc[r * VECS + v];
+            *to = vec_fma(nibbles_scaled(sums[r * VECS + v], factor, scale), d[v], *to);
+            *to = vec_fma(m[v], offset, *to);
+        }
+    }
+}
+
+LANES_FN void add_nibbles(enum int8_kind kind, enum nibble_source source, int rows,
+                          const struct int8_rows *at, const uint8_t *data, uint8_t *spread,
+                          vec *acc)
+{
+    ivec sums[INT8_ROWS * VECS];
+    vec d[VECS], m[VECS];
+    nibble_block(source, rows, at, data + panel_scale_bytes(type_of(kind)), spread, sums);
+    nibble_scales(kind, source, data, (float *)(void *)(spread + MATMUL_SPREAD_SCALES), d, m);
+    finish_nibbles(rows, at, d, m, sums, acc);
 }
 
 // What 128 times the row's values, which the bytes have too much, leaves to begin with.
@@ -229,32 +307,27 @@ LANES_FN void wide_block(int rows, const struct int8_rows *at, const uint8_t *qu
     }
 }
 
-// What the chains of a tile's rows gain from one block: d * scale * sum, and m * scale * sum(q)
-// for types with a minimum.
-LANES_FN void finish_block(enum weight_type type, int rows, const struct int8_rows *at,
-                           const uint8_t *scales, const ivec *sums, vec *acc)
+// What the chains of a tile's rows gain from a block of bytes: d * scale * sum.
+LANES_FN void add_bytes(enum int8_kind kind, int rows, const struct int8_rows *at,
+                        const uint8_t *data, vec *acc)
 {
-    vec d[VECS], m[VECS];
+    ivec sums[INT8_ROWS * VECS];
+    const uint8_t *quants = data + panel_scale_bytes(WEIGHT_Q8_0);
+    if (kind == INT8_WIDE)
+        wide_block(rows, at, quants, sums);
+    else
+        pair_block(rows, at, quants, sums);
+    vec d[VECS];
     LANES_UNROLL(2)
-    for (int v = 0; v < VECS; v++) {
-        const uint16_t *from = (const uint16_t *)scales + v * VEC_LANES;
-        d[v] = vec_load_f16(from);
-        m[v] = type == WEIGHT_Q4_1 ? vec_load_f16(from + WEIGHT_PANEL_ROWS) : d[v];
-    }
+    for (int v = 0; v < VECS; v++)
+        d[v] = vec_load_f16((const uint16_t *)data + v * VEC_LANES);
     LANES_UNROLL(8)
     for (int r = 0; r < rows; r++) {
-        const int g = r / ROW_GROUP;
-        const size_t of_row = (size_t)(r % ROW_GROUP) * at->blocks;
-        const float scale = at->scales[g][of_row];
+        const float scale = at->scales[r / ROW_GROUP][(size_t)(r % ROW_GROUP) * at->blocks];
         LANES_UNROLL(2)
         for (int v = 0; v < VECS; v++) {
             vec *to = &acc[r * VECS + v];
-            ivec dot = sums[r * VECS + v];
-            if (type == WEIGHT_Q4_0) // nibbles have 8 too much
-                dot = ivec_add(dot, ivec_sll(word_at(&at->minus_sums[g][of_row]), 3));
-            *to = vec_fma(vec_from_int(dot), vec_mul(d[v], vec_set1(scale)), *to);
-            if (type == WEIGHT_Q4_1)
-                *to = vec_fma(m[v], vec_set1(at->offsets[g][of_row]), *to);
+            *to = vec_fma(vec_from_int(sums[r * VECS + v]), vec_mul(d[v], vec_set1(scale)), *to);
         }
     }
 }
@@ -277,13 +350,17 @@ LANES_FN vec column_vec(enum weight_type type, const uint8_t *panel, uint32_t k,
     return vec_mul(vec_from_int(ivec_sub(q, ivec_set1(nibbles ? 8 : 128))), d);
 }
 
-// Then each row's spikes, in order of k.
-LANES_FN void add_spikes(enum weight_type type, int rows, const struct int8_tile *tile, vec *acc)
+// Then each row's scale, and its spikes in order of k.
+LANES_FN void finish_rows(enum weight_type type, int rows, const struct int8_tile *tile, vec *acc)
 {
     const struct row_quant *quant = tile->job->quant;
     const size_t blocks = (size_t)quant->d_in / PANEL_BLOCK_VALUES;
     LANES_UNROLL(8)
     for (int r = 0; r < rows; r++) {
+        const vec scale = vec_set1(quant->narrow.row_scales[tile->row + r]);
+        LANES_UNROLL(2)
+        for (int v = 0; v < VECS; v++)
+            acc[r * VECS + v] = vec_mul(acc[r * VECS + v], scale);
         const struct row_spike *spikes = quant->narrow.spikes + (size_t)(tile->row + r) * blocks;
         const int32_t count = quant->narrow.spike_counts[tile->row + r];
         for (int32_t i = 0; i < count; i++) {
@@ -303,7 +380,8 @@ LANES_FN void fetch_on(struct int8_fetch *fetch)
         __builtin_prefetch(fetch->at, 0, 2);
 }
 
-LANES_FN void run_tile(enum int8_kind kind, int rows, const struct int8_tile *tile)
+LANES_FN void run_tile(enum int8_kind kind, enum nibble_source source, int rows,
+                       const struct int8_tile *tile)
 {
     const enum weight_type type = type_of(kind);
     const struct matmul_job *job = tile->job;
@@ -317,27 +395,25 @@ LANES_FN void run_tile(enum int8_kind kind, int rows, const struct int8_tile *ti
     for (int r = 0; r < rows; r++) // a store that waits for its line holds up those of the sums
         __builtin_prefetch(y + (size_t)r * (size_t)d_out, 1, 3);
     const uint8_t *data = tile->panel;
+    uint8_t *spread = tile->spread;
     struct int8_rows at = first_block(kind, rows, tile);
     struct int8_fetch next = tile->next, ahead = tile->ahead;
     const bool fetches = next.at < next.end || ahead.at < ahead.end;
     for (size_t left = at.blocks; left > 0; left--) {
-        ivec sums[INT8_ROWS * VECS];
         if (fetches) {
             fetch_on(&next);
             fetch_on(&ahead);
         }
-        if (kind == INT8_WIDE)
-            wide_block(rows, &at, data + panel_scale_bytes(type), sums);
-        else if (kind == INT8_PAIRS)
-            pair_block(rows, &at, data + panel_scale_bytes(type), sums);
+        if (type == WEIGHT_Q8_0)
+            add_bytes(kind, rows, &at, data, acc);
         else
-            nibble_block(rows, &at, data + panel_scale_bytes(type), sums);
-        finish_block(type, rows, &at, data, sums, acc);
+            add_nibbles(kind, source, rows, &at, data, spread, acc);
         next_block(kind, &at);
         data += panel_block_bytes(type);
+        spread += MATMUL_SPREAD_BYTES;
     }
     if (kind != INT8_WIDE)
-        add_spikes(type, rows, tile, acc);
+        finish_rows(type, rows, tile, acc);
     LANES_UNROLL(32)
     for (int i = 0; i < rows * VECS; i++) {
         int32_t first = i % VECS * VEC_LANES;
@@ -346,60 +422,79 @@ LANES_FN void run_tile(enum int8_kind kind, int rows, const struct int8_tile *ti
 }
 
 typedef void int8_tile_fn(const struct int8_tile *tile);
-#define TILE_ONE(type, rows)                                       \
-    static void tile_##type##_##rows(const struct int8_tile *tile) \
-    {                                                              \
-        run_tile(INT8_##type, rows, tile);                         \
+#define TILE_ONE(type, source, rows)                                          \
+    static void tile_##type##_##source##_##rows(const struct int8_tile *tile) \
+    {                                                                         \
+        run_tile(INT8_##type, NIBBLES_##source, rows, tile);                  \
     }
 #if INT8_ROWS == 4
-#define TILES(type)                                                                \
-    TILE_ONE(type, 1)                                                              \
-    TILE_ONE(type, 2)                                                              \
-    TILE_ONE(type, 3)                                                              \
-    TILE_ONE(type, 4)                                                              \
-    static int8_tile_fn *const tiles_##type[] = {tile_##type##_1, tile_##type##_2, \
-                                                 tile_##type##_3, tile_##type##_4};
+#define TILES(type, source)                                                                 \
+    TILE_ONE(type, source, 1)                                                               \
+    TILE_ONE(type, source, 2)                                                               \
+    TILE_ONE(type, source, 3)                                                               \
+    TILE_ONE(type, source, 4)                                                               \
+    static int8_tile_fn *const tiles_##type##_##source[] = {                                \
+        tile_##type##_##source##_1, tile_##type##_##source##_2, tile_##type##_##source##_3, \
+        tile_##type##_##source##_4};
 #else
-#define TILES(type)                                                         \
-    TILE_ONE(type, 1)                                                       \
-    TILE_ONE(type, 2)                                                       \
-    TILE_ONE(type, 3)                                                       \
-    TILE_ONE(type, 4)                                                       \
-    TILE_ONE(type, 5)                                                       \
-    TILE_ONE(type, 6)                                                       \
-    TILE_ONE(type, 7)                                                       \
-    TILE_ONE(type, 8)                                                       \
-    static int8_tile_fn *const tiles_##type[] = {                           \
-        tile_##type##_1, tile_##type##_2, tile_##type##_3, tile_##type##_4, \
-        tile_##type##_5, tile_##type##_6, tile_##type##_7, tile_##type##_8};
+#define TILES(type, source)                                                                 \
+    TILE_ONE(type, source, 1)                                                               \
+    TILE_ONE(type, source, 2)                                                               \
+    TILE_ONE(type, source, 3)                                                               \
+    TILE_ONE(type, source, 4)                                                               \
+    TILE_ONE(type, source, 5)                                                               \
+    TILE_ONE(type, source, 6)                                                               \
+    TILE_ONE(type, source, 7)                                                               \
+    TILE_ONE(type, source, 8)                                                               \
+    static int8_tile_fn *const tiles_##type##_##source[] = {                                \
+        tile_##type##_##source##_1, tile_##type##_##source##_2, tile_##type##_##source##_3, \
+        tile_##type##_##source##_4, tile_##type##_##source##_5, tile_##type##_##source##_6, \
+        tile_##type##_##source##_7, tile_##type##_##source##_8};
 #endif
-TILES(Q4_0)
-TILES(Q4_1)
-TILES(WIDE)
-TILES(PAIRS)
+TILES(Q4_0, PACKED)
+TILES(Q4_0, SPREADING)
+TILES(Q4_0, SPREAD)
+TILES(Q4_1, PACKED)
+TILES(Q4_1, SPREADING)
+TILES(Q4_1, SPREAD)
+TILES(WIDE, PACKED)
+TILES(PAIRS, PACKED)
 
-static int8_tile_fn *const *tile_table(const struct matmul_job *job)
+// The tiles of a job, by how many rows they have, less one.
+static int8_tile_fn *const *tile_table(const struct matmul_job *job, enum nibble_source source)
 {
+    static int8_tile_fn *const *const q4_0[] = {tiles_Q4_0_PACKED, tiles_Q4_0_SPREADING,
+                                                tiles_Q4_0_SPREAD};
+    static int8_tile_fn *const *const q4_1[] = {tiles_Q4_1_PACKED, tiles_Q4_1_SPREADING,
+                                                tiles_Q4_1_SPREAD};
     const enum weight_type type = job->weight->type;
     ASSERT(panel_type_quantized(type));
     if (type == WEIGHT_Q8_0)
-        return job->quant->forms & ROW_QUANT_PAIRS ? tiles_PAIRS : tiles_WIDE;
-    return type == WEIGHT_Q4_1 ? tiles_Q4_1 : tiles_Q4_0;
+        return job->quant->forms & ROW_QUANT_PAIRS ? tiles_PAIRS_PACKED : tiles_WIDE_PACKED;
+    return (type == WEIGHT_Q4_1 ? q4_1 : q4_0)[source];
+}
+
+// Of tile number `index` of a panel's.
+static enum nibble_source source_of(int32_t index, int32_t tile_count)
+{
+    if (tile_count == 1)
+        return NIBBLES_PACKED;
+    return index == 0 ? NIBBLES_SPREADING : NIBBLES_SPREAD;
 }
 
 // All rows [low, high) by one panel, in tiles of nearly equal height. The first ones fetch the
 // weights that come next, a part each, so that memory is not asked for more at once than it gives,
 // and what walk has, up to the panel's share. The others need not look.
 static void run_panel(const struct matmul_job *job, int32_t panel, int32_t low, int32_t high,
-                      struct ahead_walk *walk)
+                      struct ahead_walk *walk, uint8_t *spread)
 {
-    int8_tile_fn *const *tiles = tile_table(job);
     const size_t block_bytes = panel_block_bytes(job->weight->type);
     const size_t bytes = (size_t)(job->weight->d_in / PANEL_BLOCK_VALUES) * block_bytes;
     const int32_t tile_count = (high - low + INT8_ROWS - 1) / INT8_ROWS;
     const int32_t fetching = tile_count < PREFETCH_TILES ? tile_count : PREFETCH_TILES;
     struct int8_tile tile = {.job = job,
                              .panel = panel_data(job->weight, panel),
+                             .spread = spread,
                              .row = low,
                              .column = panel * WEIGHT_PANEL_ROWS};
     // May go on past the last panel: a hint may.
@@ -416,14 +511,14 @@ static void run_panel(const struct matmul_job *job, int32_t panel, int32_t low, 
         tile.ahead.at = tile.ahead.end = NULL;
         if (share > 0)
             share -= walk_on(walk, share < bytes ? share : bytes, &tile);
-        tiles[rows - 1](&tile);
+        tile_table(job, source_of(i, tile_count))[rows - 1](&tile);
         tile.row += rows;
     }
 }
 
 // Rows in blocks that stay in the second cache while a task's panels pass over them.
 void PASTE(matmul_int8_panels, INT8_SUFFIX)(const struct matmul_job *job, int32_t first,
-                                            int32_t count)
+                                            int32_t count, uint8_t *spread)
 {
     const int32_t rows_each = job->weight->d_in > 2048 ? 64 : 128;
     struct ahead_walk walk = {0};
@@ -432,7 +527,7 @@ void PASTE(matmul_int8_panels, INT8_SUFFIX)(const struct matmul_job *job, int32_
     for (int32_t low = 0; low < job->m; low += rows_each) {
         const int32_t high = job->m - low < rows_each ? job->m : low + rows_each;
         for (int32_t panel = first; panel < first + count; panel++)
-            run_panel(job, panel, low, high, job->ahead != NULL && low == 0 ? &walk : NULL);
+            run_panel(job, panel, low, high, job->ahead != NULL && low == 0 ? &walk : NULL, spread);
     }
 }
 

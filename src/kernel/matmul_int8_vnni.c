@@ -12,9 +12,10 @@ LANES_FN ivec dot_nibbles(ivec sum, ivec w, ivec x)
     return _mm512_dpbusd_epi32(sum, w, x);
 }
 
-LANES_FN ivec dot_nibbles_end(ivec sum)
+LANES_FN vec nibbles_scaled(ivec sum, ivec factor, vec scale)
 {
-    return sum;
+    (void)factor;
+    return vec_mul(vec_from_int(sum), scale);
 }
 
 LANES_FN ivec dot_bytes(ivec sum, ivec w, ivec x)

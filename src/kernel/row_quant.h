@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rows of activations as integers, for products with quantized weights (matmul_int8.h). Per row and
-// block of 32 values: x ~ scale * q, rounded to nearest, scale in f32.
-// For weights of 4 bits q has 8, -127 .. 127. A value that stands out of its block (a spike) would
-// coarsen the other 31: it is taken out, kept in f32 and multiplied exactly.
+// block of 32 values: x ~ scale * q, rounded to nearest.
+// For weights of 4 bits q has 8, -127 .. 127, and a block's scale is an integer, 1 .. 32767, times
+// the row's: a kernel multiplies by it for nothing where it adds 16-bit sums. A value that stands
+// out of its block (a spike) would coarsen the other 31: it is taken out, kept in f32 and
+// multiplied exactly.
 // For weights of 8 bits q has 16, -32767 .. 32767, which is as good as exact, or 8, with spikes
 // taken out, of which two neighbours (k = 2 i, 2 i + 1) of one sign make at most 128: the sum of
 // their products with unsigned bytes fits 16 bits.
@@ -40,7 +42,9 @@ struct row_quant {
         // [m][d_in]. NARROW: each 8 values as k = 0 2 4 6 1 3 5 7: a word of nibbles; PAIRS: as
         // they come.
         int8_t *q;
-        float *scales;       // [m][B]
+        float *row_scales;   // [m]; PAIRS: 1
+        float *scales;       // [m][B], of row_scales; NARROW: integers
+        uint32_t *factors;   // [m][B], NARROW: the same as two 16-bit words
         int32_t *minus_sums; // [m][B]: of the block's q, negated: quants are stored with an offset
         float *offsets;      // [m][B]: scale * sum, what a weight's minimum is multiplied by
         struct row_spike *spikes; // [m][B]: at most one a block, k ascending

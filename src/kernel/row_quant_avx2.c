@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// row_quant_narrow and _wide for AVX2: the results of the portable ones, to the bit. Called through
-// row_quant.c only, on machines that have it.
+// row_quant_scan, _round and _wide for AVX2: the results of the portable ones, to the bit. Called
+// through row_quant.c only, on machines that have it.
 #include <float.h>
 #include <immintrin.h>
 #include <math.h>
@@ -38,14 +38,20 @@ static inline int32_t sum_of(__m256i words)
     return _mm_cvtsi128_si32(_mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1)));
 }
 
+static inline void load_values(const float *x, __m256 value[4])
+{
+    for (int v = 0; v < 4; v++)
+        value[v] = _mm256_loadu_ps(x + 8 * v);
+}
+
 // The block's values, and its two largest magnitudes. False: not all are finite.
 static inline bool load_block(const float *x, __m256 value[4], float *high, float *low)
 {
     const __m256 sign = _mm256_set1_ps(-0.0f);
     __m256 top = _mm256_setzero_ps(), next = _mm256_setzero_ps();
     __m256 finite = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
+    load_values(x, value);
     for (int v = 0; v < 4; v++) {
-        value[v] = _mm256_loadu_ps(x + 8 * v);
         __m256 a = _mm256_andnot_ps(sign, value[v]);
         finite = _mm256_and_ps(finite, _mm256_cmp_ps(a, _mm256_set1_ps(FLT_MAX), _CMP_LE_OQ));
         next = _mm256_max_ps(_mm256_min_ps(a, top), next);
@@ -114,26 +120,26 @@ static inline void store_bytes(unsigned form, const __m256i q[4], int8_t *to)
     _mm256_storeu_si256((__m256i *)(void *)to, bytes);
 }
 
-void row_quant_narrow_avx2(unsigned form, const float *x, struct row_narrow_block *out)
+static inline void scan_block(unsigned form, const float *x, float *largest, int32_t *spike)
+{
+    __m256 value[4];
+    float high, low;
+    const bool finite = load_block(x, value, &high, &low);
+    const bool apart = finite && high > ROW_QUANT_SPIKE_RATIO * low;
+    *spike = apart ? place_of(value, high) : -1;
+    if (form == ROW_QUANT_PAIRS && apart)
+        clear_value(value, *spike);
+    *largest = !finite ? NAN : form == ROW_QUANT_PAIRS ? largest_pair(value) : apart ? low : high;
+}
+
+static inline __m256i round_to_bytes(unsigned form, const float *x, float inverse, int8_t *to)
 {
     __m256 value[4];
     __m256i q[4];
-    float high, low;
-    const bool finite = load_block(x, value, &high, &low);
-    const bool spike = high > ROW_QUANT_SPIKE_RATIO * low;
-    out->spike = spike ? place_of(value, high) : -1;
-    if (spike)
-        clear_value(value, out->spike);
-    const float largest = form == ROW_QUANT_PAIRS ? largest_pair(value) : spike ? low : high;
-    const float inverse = 127.0f / largest;
-    if (!finite || !(inverse <= FLT_MAX)) { // rare: as the reference does it
-        row_quant_narrow_portable(form, x, out);
-        return;
-    }
-    out->scale = largest / 127.0f;
+    load_values(x, value);
     round_block(value, inverse, q);
-    out->sum = sum_of(_mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3])));
-    store_bytes(form, q, out->q);
+    store_bytes(form, q, to);
+    return _mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3]));
 }
 
 // --- runs of blocks: what goes across lanes is done for eight blocks at once ---
@@ -200,47 +206,53 @@ static inline void magnitudes(const float *x, __m256i *top, __m256i *next)
     }
 }
 
-// Rounds a block as row_quant_narrow_avx2 does without a spike. Returns sums of q, in eight lanes.
-static inline __m256i round_narrow(const float *x, float inverse, int8_t *to)
+// Eight blocks, form NARROW.
+static inline void scan_run(const float *x, float *largest, int32_t *spikes)
 {
-    __m256 value[4];
-    __m256i q[4];
-    for (int v = 0; v < 4; v++)
-        value[v] = _mm256_loadu_ps(x + 8 * v);
-    round_block(value, inverse, q);
-    store_bytes(ROW_QUANT_NARROW, q, to);
-    return _mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3]));
-}
-
-void row_quant_narrow_run_avx2(const float *x, struct row_narrow_run *out)
-{
-    __m256i top[8], next[8], sums[8];
-    float inverses[8];
+    __m256i top[8], next[8];
     for (int b = 0; b < 8; b++)
         magnitudes(x + 32 * b, &top[b], &next[b]);
     two_largest_each(top, next);
     const __m256 high = _mm256_castsi256_ps(top[0]), low = _mm256_castsi256_ps(next[0]);
-    const __m256 levels = _mm256_set1_ps(127.0f), inverse = _mm256_div_ps(levels, high);
-    const __m256 spike =
+    const __m256 finite = _mm256_cmp_ps(high, _mm256_set1_ps(FLT_MAX), _CMP_LE_OQ);
+    const __m256 over =
         _mm256_cmp_ps(high, _mm256_mul_ps(_mm256_set1_ps(ROW_QUANT_SPIKE_RATIO), low), _CMP_GT_OQ);
-    // Neither NaN nor infinite, and not so small that the inverse is no number.
-    const __m256 plain = _mm256_and_ps(_mm256_cmp_ps(high, _mm256_set1_ps(FLT_MAX), _CMP_LE_OQ),
-                                       _mm256_cmp_ps(inverse, _mm256_set1_ps(FLT_MAX), _CMP_LE_OQ));
-    const unsigned apart = (unsigned)_mm256_movemask_ps(_mm256_andnot_ps(spike, plain)) ^ 0xff;
-    _mm256_storeu_ps(inverses, inverse);
-    _mm256_storeu_ps(out->scales, _mm256_div_ps(high, levels));
-    _mm256_storeu_si256((__m256i *)(void *)out->spikes, _mm256_set1_epi32(-1));
-    for (int b = 0; b < 8; b++)
-        sums[b] = round_narrow(x + 32 * b, inverses[b], out->q + 32 * b);
-    _mm256_storeu_si256((__m256i *)(void *)out->sums, sum_each(sums));
-    for (unsigned left = apart; left != 0; left &= left - 1) { // as one block is done
+    const __m256 apart = _mm256_and_ps(finite, over);
+    const __m256 found = _mm256_blendv_ps(high, low, apart);
+    _mm256_storeu_ps(largest, _mm256_blendv_ps(_mm256_set1_ps(NAN), found, finite));
+    _mm256_storeu_si256((__m256i *)(void *)spikes, _mm256_set1_epi32(-1));
+    float highs[8];
+    _mm256_storeu_ps(highs, high);
+    for (unsigned left = (unsigned)_mm256_movemask_ps(apart); left != 0; left &= left - 1) {
         const int b = __builtin_ctz(left);
-        struct row_narrow_block block = {.q = out->q + 32 * b};
-        row_quant_narrow_avx2(ROW_QUANT_NARROW, x + 32 * b, &block);
-        out->scales[b] = block.scale;
-        out->sums[b] = block.sum;
-        out->spikes[b] = block.spike;
+        __m256 value[4];
+        load_values(x + 32 * b, value);
+        spikes[b] = place_of(value, highs[b]);
     }
+}
+
+void row_quant_scan_avx2(unsigned form, const float *x, size_t blocks, float *largest,
+                         int32_t *spikes)
+{
+    size_t b = 0;
+    for (; form == ROW_QUANT_NARROW && b + 8 <= blocks; b += 8)
+        scan_run(x + 32 * b, largest + b, spikes + b);
+    for (; b < blocks; b++)
+        scan_block(form, x + 32 * b, &largest[b], &spikes[b]);
+}
+
+void row_quant_round_avx2(unsigned form, const float *x, size_t blocks, const float *inverses,
+                          int8_t *q, int32_t *sums)
+{
+    size_t b = 0;
+    for (; b + 8 <= blocks; b += 8) {
+        __m256i lanes[8];
+        for (size_t i = b; i < b + 8; i++)
+            lanes[i - b] = round_to_bytes(form, x + 32 * i, inverses[i], q + 32 * i);
+        _mm256_storeu_si256((__m256i *)(void *)(sums + b), sum_each(lanes));
+    }
+    for (; b < blocks; b++)
+        sums[b] = sum_of(round_to_bytes(form, x + 32 * b, inverses[b], q + 32 * b));
 }
 
 void row_quant_wide_avx2(const float *x, struct row_wide_block *out)

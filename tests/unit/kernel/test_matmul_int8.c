@@ -201,11 +201,15 @@ static void check_quantizing(unsigned forms)
     assert_memory_equal(plain.narrow.q, fast.narrow.q, ROWS_MAX * D_IN);
     assert_memory_equal(plain.narrow.minus_sums, fast.narrow.minus_sums, blocks * sizeof(int32_t));
     assert_memory_equal(plain.narrow.offsets, fast.narrow.offsets, blocks * sizeof(float));
+    if (forms & ROW_QUANT_NARROW)
+        assert_memory_equal(plain.narrow.factors, fast.narrow.factors, blocks * sizeof(uint32_t));
     assert_memory_equal(plain.narrow.spike_counts, fast.narrow.spike_counts,
                         ROWS_MAX * sizeof(int32_t));
     int32_t spikes = 0;
     for (int32_t row = 0; row < ROWS_MAX; row++) {
         size_t first = (size_t)row * (D_IN / 32);
+        assert_true(plain.narrow.row_scales[row] == fast.narrow.row_scales[row] ||
+                    (isnan(plain.narrow.row_scales[row]) && isnan(fast.narrow.row_scales[row])));
         for (int32_t i = 0; i < plain.narrow.spike_counts[row]; i++) {
             assert_int_equal(plain.narrow.spikes[first + (size_t)i].k,
                              fast.narrow.spikes[first + (size_t)i].k);
@@ -221,7 +225,7 @@ static void check_quantizing(unsigned forms)
         assert_true(plain.wide.scales[i] == fast.wide.scales[i] ||
                     (isnan(plain.wide.scales[i]) && isnan(fast.wide.scales[i])));
     }
-    assert_true(isnan(plain.narrow.scales[0]) && isnan(plain.narrow.scales[9 * (D_IN / 32) + 1]));
+    assert_true(isnan(plain.narrow.row_scales[0]) && isnan(plain.narrow.row_scales[9]));
     free(x);
     free(a);
     free(b);
@@ -264,6 +268,47 @@ static void pairs_of_one_sign_stay_within_128(void **state)
     free(memory);
 }
 
+// A block's scale; block: of all rows.
+static float narrow_scale(const struct row_quant *quant, int32_t row, int32_t block)
+{
+    return quant->narrow.row_scales[row] * quant->narrow.scales[block];
+}
+
+// A block's scale is a whole number of its row's, two words alike, and little more than it needs.
+static void scales_of_4_bits_are_whole_factors_of_the_rows(void **state)
+{
+    (void)state;
+    enum { D_IN = 576, BLOCKS = D_IN / 32 };
+    struct rng rng;
+    rng_seed(&rng, 35);
+    float *x = normals(&rng, ROWS_MAX * D_IN);
+    for (int32_t i = 0; i < ROWS_MAX * D_IN; i++)
+        x[i] *= exp2f((float)-(i / 32 % BLOCKS)); // the row's last block: 2^-17 of its first
+    void *memory = memory_of(ROWS_MAX, D_IN);
+    struct row_quant quant;
+    row_quant_fill(NULL, x, ROWS_MAX, D_IN, ROW_QUANT_NARROW, memory, &quant);
+    for (int32_t row = 0; row < ROWS_MAX; row++) {
+        uint32_t largest_factor = 0;
+        for (int32_t b = 0; b < BLOCKS; b++) {
+            const int32_t block = row * BLOCKS + b;
+            const uint32_t words = quant.narrow.factors[block], factor = words & 0xffff;
+            float largest = 0;
+            for (int32_t k = 0; k < 32; k++)
+                largest = fmaxf(largest, fabsf(x[block * 32 + k]));
+            assert_int_equal(words >> 16, factor);
+            assert_in_range(factor, 1, 32767);
+            assert_true(quant.narrow.scales[block] == (float)factor);
+            const float needed = largest / 127, scale = narrow_scale(&quant, row, block);
+            assert_true(scale >= needed * 0.999999f);
+            assert_true(scale <= needed + 1.001f * quant.narrow.row_scales[row]);
+            largest_factor = factor > largest_factor ? factor : largest_factor;
+        }
+        assert_int_equal(largest_factor, 32767);
+    }
+    free(x);
+    free(memory);
+}
+
 // The error of an output is at most that of its activations: half a step each, times |w|.
 static void the_error_is_that_of_rounding_to_8_bits(void **state)
 {
@@ -281,7 +326,7 @@ static void the_error_is_that_of_rounding_to_8_bits(void **state)
                 for (int32_t k = 0; k < D_IN; k++) {
                     int32_t block = (row * D_IN + k) / 32;
                     float scale = f.form == ROW_QUANT_WIDE ? f.quant.wide.scales[block]
-                                                           : f.quant.narrow.scales[block];
+                                                           : narrow_scale(&f.quant, row, block);
                     bound += 0.51 * (double)scale * fabs((double)w[k]);
                     size += fabs((double)w[k] * (double)f.x[row * D_IN + k]);
                 }
@@ -311,7 +356,7 @@ static void a_spike_does_not_coarsen_its_block(void **state)
     assert_int_equal(quant.narrow.spikes[0].k, 7);
     assert_true(quant.narrow.spikes[0].value == 500);
     assert_int_equal(quant.narrow.q[7], 0); // k = 7 stands last in its word
-    assert_true(quant.narrow.scales[0] < 4.0f / 127);
+    assert_true(narrow_scale(&quant, 0, 0) < 4.0f / 127);
     free(x);
     free(memory);
 }
@@ -354,6 +399,7 @@ int main(void)
         cmocka_unit_test(the_largest_values_do_not_overflow),
         cmocka_unit_test(quantizing_gives_the_same_rows_everywhere),
         cmocka_unit_test(pairs_of_one_sign_stay_within_128),
+        cmocka_unit_test(scales_of_4_bits_are_whole_factors_of_the_rows),
         cmocka_unit_test(the_error_is_that_of_rounding_to_8_bits),
         cmocka_unit_test(a_spike_does_not_coarsen_its_block),
         cmocka_unit_test(a_row_that_is_not_finite_gives_nan),
