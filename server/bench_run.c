@@ -362,14 +362,15 @@ static sora_status measure_rank_sums(struct bench *bench, struct sora_error *err
 
 struct sampling_step {
     sora_sampler **samplers;
+    sora_sampler_scratch *scratch;
     const struct batch *batch;
 };
 
 static void sample_one(void *context, int32_t index, int32_t thread)
 {
-    (void)thread;
     const struct sampling_step *step = context;
-    sora_sampler_next(step->samplers[index], step->batch->spans[index].logits, NULL, 0);
+    const float *logits = step->batch->spans[index].logits;
+    sora_sampler_next(step->samplers[index], step->scratch, thread, logits, NULL, 0);
 }
 
 // As the server does it: on all threads.
@@ -379,7 +380,9 @@ static sora_status sampled_share(struct bench *bench, const struct sora_sampling
 {
     const int32_t vocab = bench->info->base.vocab_size;
     sora_sampler *samplers[SPLIT_BATCH] = {NULL};
-    sora_status status = SORA_OK;
+    sora_sampler_scratch *scratch;
+    sora_status status =
+        sora_sampler_scratch_create(vocab, sora_engine_threads(bench->engine), &scratch, err);
     double us[STEPS_MAX];
     for (int32_t i = 0; i < SPLIT_BATCH && status == SORA_OK; i++) {
         status = sora_sampler_create(sampling, vocab, &samplers[i], err);
@@ -388,7 +391,7 @@ static sora_status sampled_share(struct bench *bench, const struct sora_sampling
     }
     for (int32_t step = 0; status == SORA_OK && step < bench->plan->steps; step++) {
         int64_t start_ns = clock_now_ns();
-        struct sampling_step sampling_step = {samplers, batch};
+        struct sampling_step sampling_step = {samplers, scratch, batch};
         sora_engine_share(bench->engine, SPLIT_BATCH, sample_one, &sampling_step);
         us[step] = (double)(clock_now_ns() - start_ns) * 1e-3;
     }
@@ -398,6 +401,7 @@ static sora_status sampled_share(struct bench *bench, const struct sora_sampling
     }
     for (int32_t i = 0; i < SPLIT_BATCH; i++)
         sora_sampler_destroy(samplers[i]);
+    sora_sampler_scratch_destroy(scratch);
     return status;
 }
 

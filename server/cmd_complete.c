@@ -160,7 +160,7 @@ static const float *feed(sora_engine *engine, struct sora_span *span, const int3
 
 static void generate(struct completion *completion, sora_engine *engine, int32_t seq,
                      int32_t token_max, int32_t rows_max, sora_sampler *sampler,
-                     sora_detokenizer *detokenizer)
+                     const sora_sampler_scratch *scratch, sora_detokenizer *detokenizer)
 {
     const struct complete_args *args = completion->args;
     const struct sora_lora_part part = {completion->lora, args->scale, args->max_rank};
@@ -170,7 +170,7 @@ static void generate(struct completion *completion, sora_engine *engine, int32_t
         feed(engine, &span, completion->prompt, completion->prompt_count, rows_max);
     int64_t first_us = clock_now_us();
     for (int32_t i = 0; i < token_max; i++) {
-        int32_t token = sora_sampler_next(sampler, logits, NULL, 0);
+        int32_t token = sora_sampler_next(sampler, scratch, 0, logits, NULL, 0);
         bool is_end = completion->tokenizer != NULL && !args->ignore_eos &&
                       sora_tokenizer_is_end(completion->tokenizer, token);
         if (is_end) {
@@ -196,6 +196,7 @@ static sora_status run_completion(struct completion *completion, struct sora_err
     int32_t token_max = args->max_tokens < room ? args->max_tokens : room;
     sora_engine *engine = NULL;
     sora_sampler *sampler = NULL;
+    sora_sampler_scratch *scratch = NULL;
     sora_detokenizer *detokenizer = NULL;
     struct sora_engine_options options = sora_engine_options_defaults(completion->model);
     options.compute = args->compute;
@@ -206,6 +207,8 @@ static sora_status run_completion(struct completion *completion, struct sora_err
     sora_status status = sora_engine_create(completion->model, &options, &engine, err);
     if (status == SORA_OK)
         status = sora_sampler_create(&args->sampling, info->base.vocab_size, &sampler, err);
+    if (status == SORA_OK)
+        status = sora_sampler_scratch_create(info->base.vocab_size, 1, &scratch, err);
     if (status == SORA_OK && completion->tokenizer != NULL && !args->raw)
         status = sora_detokenizer_create(completion->tokenizer, true, &detokenizer, err);
     if (status != SORA_OK)
@@ -217,7 +220,7 @@ static sora_status run_completion(struct completion *completion, struct sora_err
         goto done;
     }
     sora_sampler_see_prompt(sampler, completion->prompt, completion->prompt_count);
-    generate(completion, engine, seq, token_max, options.rows_max, sampler, detokenizer);
+    generate(completion, engine, seq, token_max, options.rows_max, sampler, scratch, detokenizer);
     if (detokenizer != NULL) {
         size_t bytes = 0;
         const char *rest = sora_detokenizer_flush(detokenizer, &bytes);
@@ -226,6 +229,7 @@ static sora_status run_completion(struct completion *completion, struct sora_err
     status = buf_status(&completion->text, err);
 done:
     sora_detokenizer_destroy(detokenizer);
+    sora_sampler_scratch_destroy(scratch);
     sora_sampler_destroy(sampler);
     sora_engine_destroy(engine);
     return status;

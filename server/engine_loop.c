@@ -21,7 +21,8 @@ struct engine_loop {
     struct sched *sched;
     struct sora_span *spans;    // [seqs_max]
     struct choosing *choosings; // [seqs_max], in the order of the spans
-    struct request *first;      // accepted requests, newest first
+    sora_sampler_scratch *sampling;
+    struct request *first; // accepted requests, newest first
     int32_t request_count, admitted_count;
     struct sora_logprobs logprobs; // scratch of one row
     pthread_t thread;
@@ -135,13 +136,12 @@ static bool is_too_early(const struct request_seq *seq)
 // On any of the engine's threads: a sequence's sampler is its own.
 static void choose_one(void *context, int32_t index, int32_t thread)
 {
-    (void)thread;
     const struct engine_loop *loop = context;
     struct choosing *choosing = &loop->choosings[index];
     const struct request *request = choosing->seq->request;
-    choosing->token =
-        sora_sampler_next(choosing->seq->sampler, choosing->logits, request->end_tokens,
-                          is_too_early(choosing->seq) ? request->end_token_count : 0);
+    choosing->token = sora_sampler_next(choosing->seq->sampler, loop->sampling, thread,
+                                        choosing->logits, request->end_tokens,
+                                        is_too_early(choosing->seq) ? request->end_token_count : 0);
 }
 
 // The next token of every sequence whose last row was computed, from its logits [vocab].
@@ -414,6 +414,9 @@ sora_status engine_loop_start(const struct engine_loop_options *options, struct 
     made->choosings = calloc((size_t)options->seqs_max, sizeof *made->choosings);
     if (status == SORA_OK && (made->spans == NULL || made->choosings == NULL))
         status = sora_fail(err, SORA_NO_MEMORY, "no memory for %d spans", options->seqs_max);
+    if (status == SORA_OK)
+        status = sora_sampler_scratch_create(
+            options->vocab_size, sora_engine_threads(options->engine), &made->sampling, err);
     if (status == SORA_OK && pthread_create(&made->thread, NULL, run, made) != 0)
         status = sora_fail(err, SORA_IO, "cannot start the engine thread");
     if (status != SORA_OK) {
@@ -445,6 +448,7 @@ void engine_loop_destroy(struct engine_loop *loop)
     sched_destroy(loop->sched);
     free(loop->spans);
     free(loop->choosings);
+    sora_sampler_scratch_destroy(loop->sampling);
     pthread_cond_destroy(&loop->changed);
     pthread_mutex_destroy(&loop->mutex);
     free(loop);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // From logits to a token. A sora_sampler holds the settings, the random state and the token
-// history of one sequence, and is used by one thread at a time. Nothing is allocated after create.
+// history of one sequence, and is used by one thread at a time; what a choice works in is the
+// thread's, a sora_sampler_scratch. Nothing is allocated after create.
 // The token depends on the settings, the seed, the history and the logits alone.
 #ifndef SORA_SAMPLER_H
 #define SORA_SAMPLER_H
@@ -12,6 +13,7 @@
 #include "sora/status.h"
 
 typedef struct sora_sampler sora_sampler;
+typedef struct sora_sampler_scratch sora_sampler_scratch;
 
 struct sora_logit_bias {
     int32_t token;
@@ -49,11 +51,20 @@ SORA_CHECKED sora_status sora_sampler_create(const struct sora_sampling *samplin
                                              struct sora_error *err);
 void sora_sampler_destroy(sora_sampler *sampler);
 
+// The scratch of threads 0 .. threads - 1, for samplers of up to this vocabulary: 13 bytes a token
+// each.
+SORA_CHECKED sora_status sora_sampler_scratch_create(int32_t vocab_size, int32_t threads,
+                                                     sora_sampler_scratch **scratch,
+                                                     struct sora_error *err);
+void sora_sampler_scratch_destroy(sora_sampler_scratch *scratch);
+
 // Tells the sampler a token of the prompt (for repetition_penalty).
 void sora_sampler_see_prompt(sora_sampler *sampler, const int32_t *tokens, int32_t token_count);
-// Chooses the next token from logits [vocab_size] and adds it to the history.
+// Chooses the next token from logits [vocab_size] and adds it to the history; thread: whose part of
+// the scratch is used.
 // banned: tokens that may not be chosen now (ends of text while min_tokens or ignore_eos asks so).
-int32_t sora_sampler_next(sora_sampler *sampler, const float *logits, const int32_t *banned,
+int32_t sora_sampler_next(sora_sampler *sampler, const sora_sampler_scratch *scratch,
+                          int32_t thread, const float *logits, const int32_t *banned,
                           int32_t banned_count);
 
 // Fills *out for `token` at a position with the given logits; top_count <= SORA_LOGPROBS_MAX.

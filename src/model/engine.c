@@ -335,6 +335,11 @@ void sora_engine_step(sora_engine *engine, struct sora_span *spans, int32_t span
         *stats = own;
 }
 
+int32_t sora_engine_threads(const sora_engine *engine)
+{
+    return pool_threads(engine->pool);
+}
+
 void sora_engine_share(sora_engine *engine, int32_t count,
                        void (*task)(void *context, int32_t index, int32_t thread), void *context)
 {

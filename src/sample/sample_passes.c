@@ -2,7 +2,15 @@
 // See sample_passes.h. The choice, and the bodies for any machine.
 #include <stdint.h>
 
+#include "sample/sample_math.h"
 #include "sample/sample_passes.h"
+
+static float tame_block(const float logits[SAMPLE_BLOCK_TOKENS], float work[SAMPLE_BLOCK_TOKENS])
+{
+    for (int i = 0; i < SAMPLE_BLOCK_TOKENS; i++)
+        work[i] = sample_tame(logits[i]);
+    return sample_largest(work, SAMPLE_BLOCK_TOKENS);
+}
 
 static uint32_t band_bits(const float values[SAMPLE_BLOCK_TOKENS], float cut, float upper)
 {

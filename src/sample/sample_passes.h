@@ -13,17 +13,18 @@ static inline int32_t sample_block_count(int32_t count)
     return (count + SAMPLE_BLOCK_TOKENS - 1) / SAMPLE_BLOCK_TOKENS;
 }
 
-// work[i] = logits[i] as a number that compares and subtracts safely (sample_tame).
-typedef void sample_tame_fn(const float *logits, int32_t count, float *work);
-// The largest of each block into maxima [blocks], and the largest of all as the result.
-typedef float sample_maxima_fn(const float *work, int32_t count, float *maxima);
+// work[i] = logits[i] as a number that compares and subtracts safely (sample_tame), and the largest
+// of each block into maxima [blocks].
+typedef void sample_tame_fn(const float *logits, int32_t count, float *work, float *maxima);
 // work[i] = e^((work[i] - best) / temperature).
 typedef void sample_weights_fn(float *work, int32_t count, float best, float temperature);
 // The sum of the values that are at least `least`: value i in lane i mod 16, the lanes' sums in
 // one order.
 typedef double sample_sum_fn(const float *values, int32_t count, float least);
 
-#define SAMPLE_LEVELS 8
+// Few, and more rounds: a round of n looks n times at each value and leaves an (n + 1)th of a
+// range.
+#define SAMPLE_LEVELS 3
 // masses[j] = the sum of the values that are at least least[j], in f32: an estimate.
 typedef void sample_masses_fn(const float *values, int32_t count, const float least[SAMPLE_LEVELS],
                               float masses[SAMPLE_LEVELS]);
@@ -34,7 +35,6 @@ typedef int32_t sample_collect_fn(const float *values, const float *maxima, int3
 
 struct sample_passes {
     sample_tame_fn *tame;
-    sample_maxima_fn *maxima;
     sample_weights_fn *weights;
     sample_sum_fn *sum;
     sample_masses_fn *masses;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The bodies of sample_passes, plain loops that the compiler turns into vectors; compiled once per
 // instruction set by sample_passes.c and sample_passes_avx2.c, which define SAMPLE_PASSES and
+//   tame_block(logits, work)        tame for a block; returns its largest
 //   band_bits(values, cut, upper)   bit i: values[i] of a block is in [cut, upper)
 #ifndef SAMPLE_PASSES_BODY_H
 #define SAMPLE_PASSES_BODY_H
@@ -9,24 +10,25 @@
 #include "sample/sample_passes.h"
 #include "sample/sample_select.h"
 
-static void tame(const float *logits, int32_t count, float *work)
+static void tame(const float *logits, int32_t count, float *work, float *maxima)
 {
-    for (int32_t i = 0; i < count; i++)
+    int32_t first = 0;
+    for (; first + SAMPLE_BLOCK_TOKENS <= count; first += SAMPLE_BLOCK_TOKENS)
+        *maxima++ = tame_block(logits + first, work + first);
+    if (first == count)
+        return;
+    for (int32_t i = first; i < count; i++)
         work[i] = sample_tame(logits[i]);
-}
-
-static float maxima(const float *work, int32_t count, float *out)
-{
-    for (int32_t first = 0; first < count; first += SAMPLE_BLOCK_TOKENS) {
-        int32_t left = count - first;
-        *out++ =
-            sample_largest(work + first, left < SAMPLE_BLOCK_TOKENS ? left : SAMPLE_BLOCK_TOKENS);
-    }
-    return sample_largest(out - sample_block_count(count), sample_block_count(count));
+    *maxima = sample_largest(work + first, count - first);
 }
 
 static void weights(float *work, int32_t count, float best, float temperature)
 {
+    if (temperature == 1) { // saves a division, a quarter of the time
+        for (int32_t i = 0; i < count; i++)
+            work[i] = sample_exp(work[i] - best);
+        return;
+    }
     for (int32_t i = 0; i < count; i++)
         work[i] = sample_exp((work[i] - best) / temperature);
 }
@@ -99,6 +101,6 @@ static int32_t collect(const float *values, const float *maxima, int32_t count, 
     return found;
 }
 
-const struct sample_passes SAMPLE_PASSES = {tame, maxima, weights, sum, masses, collect};
+const struct sample_passes SAMPLE_PASSES = {tame, weights, sum, masses, collect};
 
 #endif

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sampling in vLLM's order: logit_bias, penalties, banned tokens, then temperature, min_p, top_k,
 // top_p, then inversion of the cumulative distribution with one uniform number per token. A
-// sampler has one owner at a time and allocates only in create.
+// sampler has one owner at a time, a thread's room serves all samplers in turn; only create
+// allocates.
 #include "sora/sampler.h"
 
 #include <stdlib.h>
@@ -19,16 +20,14 @@
 // With tokens to choose from in so many blocks at most, choosing among them all is faster than to
 // estimate first which ones can be meant.
 #define FEW_BLOCKS 256
+#define ABOVE_ALL 1.0000001f // the largest weight is 1
+#define ESTIMATE_ERROR 1e-4  // of sums in f32, and more
 
 struct sora_sampler {
     struct sora_sampling sampling; // logit_bias points to `bias`
     struct sora_logit_bias *bias;
     int32_t vocab_size;
     struct rng rng;
-    float *work;    // [vocab_size] logits after penalties, then weights
-    float *maxima;  // [blocks] largest logit of each block
-    float *ordered; // [blocks] the same, put in order for top_k; or NULL
-    uint64_t *keys; // [vocab_size] candidates, when something truncates; or NULL
     // With penalties, else NULL: what is known of each token, and the tokens of which something is.
     struct history {
         int32_t count; // how often generated
@@ -36,6 +35,25 @@ struct sora_sampler {
     } * history;       // [vocab_size]
     int32_t *known;    // [vocab_size]
     int32_t known_count;
+};
+
+// What one thread works in.
+struct room {
+    float *work;    // [vocab_size] logits after penalties, then weights
+    float *maxima;  // [blocks] largest of each block
+    float *ordered; // [blocks] the same, put in order for top_k
+    uint64_t *keys; // [vocab_size] candidates, when something truncates
+};
+
+struct sora_sampler_scratch {
+    int32_t vocab_size, threads;
+    struct room rooms[];
+};
+
+// A choice that is being made.
+struct choice {
+    const struct sora_sampler *sampler;
+    const struct room *room;
 };
 
 struct sora_sampling sora_sampling_defaults(void)
@@ -105,21 +123,18 @@ static int32_t top_k_of(const struct sora_sampler *sampler)
     return top_k <= 0 || top_k > sampler->vocab_size ? sampler->vocab_size : top_k;
 }
 
+static bool truncates(const struct sora_sampler *sampler)
+{
+    const struct sora_sampling *s = &sampler->sampling;
+    return s->top_p < 1 || s->min_p > 0 || top_k_of(sampler) < sampler->vocab_size;
+}
+
 static bool allocate(struct sora_sampler *sampler)
 {
     const struct sora_sampling *s = &sampler->sampling;
     const size_t size = (size_t)sampler->vocab_size;
-    const size_t blocks = (size_t)sample_block_count(sampler->vocab_size);
-    bool truncates = s->temperature > 0 &&
-                     (s->top_p < 1 || s->min_p > 0 || top_k_of(sampler) < sampler->vocab_size);
     bool penalizes =
         s->presence_penalty != 0 || s->frequency_penalty != 0 || s->repetition_penalty != 1;
-    sampler->work = calloc(size, sizeof *sampler->work);
-    sampler->maxima = calloc(blocks, sizeof *sampler->maxima);
-    if (truncates) {
-        sampler->keys = calloc(size, sizeof *sampler->keys);
-        sampler->ordered = calloc(blocks, sizeof *sampler->ordered);
-    }
     if (penalizes) {
         sampler->history = calloc(size, sizeof *sampler->history);
         sampler->known = calloc(size, sizeof *sampler->known);
@@ -131,9 +146,7 @@ static bool allocate(struct sora_sampler *sampler)
             memcpy(sampler->bias, s->logit_bias, bias_bytes);
     }
     sampler->sampling.logit_bias = sampler->bias;
-    return sampler->work != NULL && sampler->maxima != NULL &&
-           (!truncates || (sampler->keys != NULL && sampler->ordered != NULL)) &&
-           (!penalizes || (sampler->history != NULL && sampler->known != NULL)) &&
+    return (!penalizes || (sampler->history != NULL && sampler->known != NULL)) &&
            (bias_bytes == 0 || sampler->bias != NULL);
 }
 
@@ -162,14 +175,52 @@ void sora_sampler_destroy(sora_sampler *sampler)
 {
     if (sampler == NULL)
         return;
-    free(sampler->work);
-    free(sampler->maxima);
-    free(sampler->keys);
-    free(sampler->ordered);
     free(sampler->history);
     free(sampler->known);
     free(sampler->bias);
     free(sampler);
+}
+
+static bool make_room(struct room *room, int32_t vocab_size)
+{
+    const size_t size = (size_t)vocab_size, blocks = (size_t)sample_block_count(vocab_size);
+    room->work = calloc(size, sizeof *room->work);
+    room->maxima = calloc(blocks, sizeof *room->maxima);
+    room->ordered = calloc(blocks, sizeof *room->ordered);
+    room->keys = calloc(size, sizeof *room->keys);
+    return room->work != NULL && room->maxima != NULL && room->ordered != NULL &&
+           room->keys != NULL;
+}
+
+sora_status sora_sampler_scratch_create(int32_t vocab_size, int32_t threads,
+                                        sora_sampler_scratch **scratch, struct sora_error *err)
+{
+    ASSERT(vocab_size > 0 && threads > 0);
+    *scratch = NULL;
+    sora_sampler_scratch *made = calloc(1, sizeof *made + (size_t)threads * sizeof *made->rooms);
+    bool enough = made != NULL;
+    if (enough)
+        *made = (sora_sampler_scratch){.vocab_size = vocab_size, .threads = threads};
+    for (int32_t i = 0; i < threads && enough; i++)
+        enough = make_room(&made->rooms[i], vocab_size);
+    if (!enough) {
+        sora_sampler_scratch_destroy(made);
+        return sora_fail(err, SORA_NO_MEMORY, "sampling of %d tokens on %d threads", vocab_size,
+                         threads);
+    }
+    *scratch = made;
+    return SORA_OK;
+}
+
+void sora_sampler_scratch_destroy(sora_sampler_scratch *scratch)
+{
+    for (int32_t i = 0; scratch != NULL && i < scratch->threads; i++) {
+        free(scratch->rooms[i].work);
+        free(scratch->rooms[i].maxima);
+        free(scratch->rooms[i].ordered);
+        free(scratch->rooms[i].keys);
+    }
+    free(scratch);
 }
 
 // The token's history, listed among the known ones from now on.
@@ -203,87 +254,102 @@ static float penalized(const struct sora_sampling *s, const struct history *hist
 }
 
 // The first token of the largest logit, by the blocks' maxima; -1 when none is above -inf.
-static int32_t argmax(const struct sora_sampler *sampler, float best)
+static int32_t argmax(const struct room *room, float best)
 {
     int32_t block = 0;
     if (!(best > -INFINITY))
         return -1;
-    while (sampler->maxima[block] != best)
+    while (room->maxima[block] != best)
         block++;
     int32_t token = block * SAMPLE_BLOCK_TOKENS;
-    while (sampler->work[token] != best)
+    while (room->work[token] != best)
         token++;
     return token;
 }
 
+// Sets a token's logit, and its block's maximum anew.
+static void change_logit(const struct choice *choice, int32_t token, float logit)
+{
+    const struct room *room = choice->room;
+    const int32_t block = token / SAMPLE_BLOCK_TOKENS, first = block * SAMPLE_BLOCK_TOKENS;
+    const int32_t left = choice->sampler->vocab_size - first;
+    room->work[token] = logit;
+    room->maxima[block] =
+        sample_largest(room->work + first, left < SAMPLE_BLOCK_TOKENS ? left : SAMPLE_BLOCK_TOKENS);
+}
+
 // Logits with bias, penalties and bans into work, and their maxima. Returns the largest.
-static float prepare(struct sora_sampler *sampler, const float *logits, const int32_t *banned,
+static float prepare(const struct choice *choice, const float *logits, const int32_t *banned,
                      int32_t banned_count)
 {
-    const struct sample_passes *passes = sample_passes();
-    float *work = sampler->work;
-    passes->tame(logits, sampler->vocab_size, work);
-    for (int32_t i = 0; i < sampler->sampling.logit_bias_count; i++)
-        work[sampler->bias[i].token] =
-            sample_tame(work[sampler->bias[i].token] + sampler->bias[i].bias);
+    const struct sora_sampler *sampler = choice->sampler;
+    const struct sora_sampling *s = &sampler->sampling;
+    const struct room *room = choice->room;
+    const float *work = room->work;
+    sample_passes()->tame(logits, sampler->vocab_size, room->work, room->maxima);
+    for (int32_t i = 0; i < s->logit_bias_count; i++) {
+        const int32_t token = s->logit_bias[i].token;
+        change_logit(choice, token, sample_tame(work[token] + s->logit_bias[i].bias));
+    }
     for (int32_t i = 0; i < sampler->known_count; i++) {
-        int32_t token = sampler->known[i];
-        work[token] = penalized(&sampler->sampling, &sampler->history[token], work[token]);
+        const int32_t token = sampler->known[i];
+        change_logit(choice, token, penalized(s, &sampler->history[token], work[token]));
     }
     for (int32_t i = 0; i < banned_count; i++) {
         if (banned[i] >= 0 && banned[i] < sampler->vocab_size)
-            work[banned[i]] = -INFINITY;
+            change_logit(choice, banned[i], -INFINITY);
     }
-    return passes->maxima(work, sampler->vocab_size, sampler->maxima);
+    return sample_largest(room->maxima, sample_block_count(sampler->vocab_size));
 }
 
 // A bound that the top_k largest logits reach and most others do not: the top_k-th largest of the
 // blocks' maxima, since each of those stands for one logit at least as large.
-static float top_k_bound(struct sora_sampler *sampler, int32_t top_k)
+static float top_k_bound(const struct choice *choice, int32_t top_k)
 {
-    const int32_t blocks = sample_block_count(sampler->vocab_size);
+    const int32_t blocks = sample_block_count(choice->sampler->vocab_size);
     if (top_k > blocks)
         return -INFINITY;
-    memcpy(sampler->ordered, sampler->maxima, (size_t)blocks * sizeof *sampler->ordered);
-    return select_nth_value(sampler->ordered, blocks, top_k);
+    memcpy(choice->room->ordered, choice->room->maxima,
+           (size_t)blocks * sizeof *choice->room->ordered);
+    return select_nth_value(choice->room->ordered, blocks, top_k);
 }
 
 // Turns the logits of blocks that reach the bound into weights e^((x - best) / temperature), and
 // their maxima too. The weights of other blocks are left out, their maxima become 0.
-static void to_weights(struct sora_sampler *sampler, float best, float bound)
+static void to_weights(const struct choice *choice, float best, float bound)
 {
     const struct sample_passes *passes = sample_passes();
-    const float temperature = sampler->sampling.temperature;
-    const int32_t blocks = sample_block_count(sampler->vocab_size);
+    const float temperature = choice->sampler->sampling.temperature;
+    const int32_t blocks = sample_block_count(choice->sampler->vocab_size);
     if (!(bound > -INFINITY)) {
-        passes->weights(sampler->work, sampler->vocab_size, best, temperature);
-        passes->weights(sampler->maxima, blocks, best, temperature);
+        passes->weights(choice->room->work, choice->sampler->vocab_size, best, temperature);
+        passes->weights(choice->room->maxima, blocks, best, temperature);
         return;
     }
     for (int32_t block = 0; block < blocks; block++) {
-        const int32_t first = block * SAMPLE_BLOCK_TOKENS, left = sampler->vocab_size - first;
-        if (sampler->maxima[block] < bound) {
-            sampler->maxima[block] = 0;
+        const int32_t first = block * SAMPLE_BLOCK_TOKENS,
+                      left = choice->sampler->vocab_size - first;
+        if (choice->room->maxima[block] < bound) {
+            choice->room->maxima[block] = 0;
             continue;
         }
-        passes->weights(sampler->work + first,
+        passes->weights(choice->room->work + first,
                         left < SAMPLE_BLOCK_TOKENS ? left : SAMPLE_BLOCK_TOKENS, best, temperature);
-        passes->weights(&sampler->maxima[block], 1, best, temperature);
+        passes->weights(&choice->room->maxima[block], 1, best, temperature);
     }
 }
 
 // Sum of the weights of tokens [first, end) that are at least `least`.
-static double sum_weights(const struct sora_sampler *sampler, int32_t first, int32_t end,
-                          float least)
+static double sum_weights(const struct choice *choice, int32_t first, int32_t end, float least)
 {
-    return sample_passes()->sum(sampler->work + first, end - first, least);
+    return sample_passes()->sum(choice->room->work + first, end - first, least);
 }
 
 // The keys of weights that are at least `cut` and below `upper`; returns how many.
-static int32_t collect(struct sora_sampler *sampler, float cut, float upper)
+static int32_t collect(const struct choice *choice, float cut, float upper)
 {
-    return sample_passes()->collect(sampler->work, sampler->maxima, sampler->vocab_size, cut, upper,
-                                    sampler->keys);
+    return sample_passes()->collect(choice->room->work, choice->room->maxima,
+                                    choice->sampler->vocab_size, cut, upper, choice->room->keys);
 }
 
 static double sum_keys(const uint64_t *keys, int32_t count)
@@ -314,23 +380,32 @@ static void set_levels(float low, float high, float levels[SAMPLE_LEVELS])
     }
 }
 
-// Weights that surely belong to the largest ones of this mass, and a bound below which none does:
-// what is left between the two is little. Two rounds of estimates; the result is checked.
-static struct chosen narrow(const struct sora_sampler *sampler, double mass, float *low)
+// Narrows [*low, *high), of which the sums of the values from there on enclose `mass`. Sums are
+// estimates.
+static void enclose(const float *values, int32_t count, double mass, int rounds, float *low,
+                    float *high)
 {
-    const float given = *low;
-    float high = nextafterf(1.0f, INFINITY); // above the largest weight, which is 1
-    for (int round = 0; round < 2; round++) {
+    for (int round = 0; round < rounds; round++) {
         float levels[SAMPLE_LEVELS], masses[SAMPLE_LEVELS];
-        set_levels(*low, high, levels);
-        sample_passes()->masses(sampler->work, sampler->vocab_size, levels, masses);
+        set_levels(*low, *high, levels);
+        sample_passes()->masses(values, count, levels, masses);
         int i = 0;
-        while (i < SAMPLE_LEVELS && (double)masses[i] >= mass * (1.0 - 1e-3))
+        while (i < SAMPLE_LEVELS && (double)masses[i] >= mass)
             *low = levels[i++];
         if (i < SAMPLE_LEVELS)
-            high = levels[i];
+            *high = levels[i];
     }
-    const double above = sum_weights(sampler, 0, sampler->vocab_size, high);
+}
+
+// Weights that surely belong to the largest ones of this mass, and a bound below which none does:
+// what is left between the two is little. By estimates; the result is checked.
+static struct chosen narrow(const struct choice *choice, double mass, float *low)
+{
+    const float given = *low;
+    float high = ABOVE_ALL;
+    enclose(choice->room->work, choice->sampler->vocab_size, mass * (1 - ESTIMATE_ERROR), 3, low,
+            &high);
+    const double above = sum_weights(choice, 0, choice->sampler->vocab_size, high);
     if (above < mass)
         return (struct chosen){.upper = high, .above = above};
     *low = given;
@@ -338,145 +413,147 @@ static struct chosen narrow(const struct sora_sampler *sampler, double mass, flo
 }
 
 // Blocks that hold a weight of at least `cut`.
-static int32_t blocks_reaching(const struct sora_sampler *sampler, float cut)
+static int32_t blocks_reaching(const struct choice *choice, float cut)
 {
     int32_t count = 0;
-    for (int32_t block = 0; block < sample_block_count(sampler->vocab_size); block++)
-        count += sampler->maxima[block] >= cut;
+    for (int32_t block = 0; block < sample_block_count(choice->sampler->vocab_size); block++)
+        count += choice->room->maxima[block] >= cut;
     return count;
 }
 
 // A bound above which there surely is this mass, by the blocks' largest weights alone: enough where
 // few tokens have most of it. Else `cut`.
-static float raise_cut(const struct sora_sampler *sampler, float cut, double mass)
+static float raise_cut(const struct choice *choice, float cut, double mass)
 {
-    float levels[SAMPLE_LEVELS], masses[SAMPLE_LEVELS];
-    set_levels(cut, nextafterf(1.0f, INFINITY), levels);
-    sample_passes()->masses(sampler->maxima, sample_block_count(sampler->vocab_size), levels,
-                            masses);
-    for (int i = 0; i < SAMPLE_LEVELS && (double)masses[i] >= mass * (1.0 + 1e-3); i++)
-        cut = levels[i];
+    float high = ABOVE_ALL;
+    enclose(choice->room->maxima, sample_block_count(choice->sampler->vocab_size),
+            mass * (1 + ESTIMATE_ERROR), 2, &cut, &high);
     return cut;
 }
 
 // top_p alone: the fewest largest weights of at least `cut` that sum to its share of all of those.
-static struct chosen choose_mass(struct sora_sampler *sampler, float cut)
+static struct chosen choose_mass(const struct choice *choice, float cut)
 {
-    const double top_p = (double)sampler->sampling.top_p;
-    const double total = sum_weights(sampler, 0, sampler->vocab_size, cut), mass = top_p * total;
+    const double top_p = (double)choice->sampler->sampling.top_p;
+    const double total = sum_weights(choice, 0, choice->sampler->vocab_size, cut),
+                 mass = top_p * total;
     // All weights below (1 - p) * total / n together are below the mass that top_p leaves out, so
     // none of them can be chosen; the factor covers rounding.
-    const double unreachable = 0.99 * (1.0 - top_p) * total / sampler->vocab_size;
+    const double unreachable = 0.99 * (1.0 - top_p) * total / choice->sampler->vocab_size;
     cut = unreachable > (double)cut ? (float)unreachable : cut;
-    cut = raise_cut(sampler, cut, mass);
-    if (blocks_reaching(sampler, cut) <= FEW_BLOCKS) {
-        const int32_t few = collect(sampler, cut, INFINITY);
+    cut = raise_cut(choice, cut, mass);
+    if (blocks_reaching(choice, cut) <= FEW_BLOCKS) {
+        const int32_t few = collect(choice, cut, INFINITY);
         return (struct chosen){.upper = INFINITY,
-                               .key_count = select_mass(sampler->keys, few, mass)};
+                               .key_count = select_mass(choice->room->keys, few, mass)};
     }
     float low = cut;
-    struct chosen chosen = narrow(sampler, mass, &low);
-    int32_t count = collect(sampler, low, chosen.upper);
-    if (low > cut && chosen.above + sum_keys(sampler->keys, count) < mass)
-        count = collect(sampler, cut, chosen.upper); // the estimate was too high
+    struct chosen chosen = narrow(choice, mass, &low);
+    int32_t count = collect(choice, low, chosen.upper);
+    if (low > cut && chosen.above + sum_keys(choice->room->keys, count) < mass)
+        count = collect(choice, cut, chosen.upper); // the estimate was too high
     ASSERT(count > 0);
-    chosen.key_count = select_mass(sampler->keys, count, mass - chosen.above);
+    chosen.key_count = select_mass(choice->room->keys, count, mass - chosen.above);
     return chosen;
 }
 
 // What min_p, top_k and top_p leave. The largest weight is 1 and always stays.
-static struct chosen truncate_weights(struct sora_sampler *sampler, int32_t top_k)
+static struct chosen truncate_weights(const struct choice *choice, int32_t top_k)
 {
-    const struct sora_sampling *s = &sampler->sampling;
+    const struct sora_sampling *s = &choice->sampler->sampling;
     const float cut = s->min_p > FLT_MIN ? s->min_p : FLT_MIN;
-    if (s->top_p < 1 && top_k == sampler->vocab_size)
-        return choose_mass(sampler, cut);
-    int32_t count = collect(sampler, cut, INFINITY);
+    if (s->top_p < 1 && top_k == choice->sampler->vocab_size)
+        return choose_mass(choice, cut);
+    int32_t count = collect(choice, cut, INFINITY);
     ASSERT(count > 0);
     if (count > top_k) {
-        select_largest(sampler->keys, count, top_k);
+        select_largest(choice->room->keys, count, top_k);
         count = top_k;
     }
     if (s->top_p < 1)
-        count =
-            select_mass(sampler->keys, count, (double)s->top_p * sum_keys(sampler->keys, count));
+        count = select_mass(choice->room->keys, count,
+                            (double)s->top_p * sum_keys(choice->room->keys, count));
     return (struct chosen){.upper = INFINITY, .key_count = count};
 }
 
 // Whether a token may be drawn by its weight.
-static bool reaches(const struct sora_sampler *sampler, int32_t token, float least)
+static bool reaches(const struct choice *choice, int32_t token, float least)
 {
-    return sampler->work[token] >= least && sampler->work[token] > 0;
+    return choice->room->work[token] >= least && choice->room->work[token] > 0;
 }
 
 // The token at which the running sum of the weights that are at least `least` passes target, which
 // is less than their sum but for rounding. There is such a weight.
-static int32_t draw_weight(const struct sora_sampler *sampler, float least, double target)
+static int32_t draw_weight(const struct choice *choice, float least, double target)
 {
     enum { STRIDE = 16 * SAMPLE_BLOCK_TOKENS };
-    const int32_t size = sampler->vocab_size;
+    const int32_t size = choice->sampler->vocab_size;
     double sum = 0;
     int32_t first = 0, end;
     for (;; first = end) {
         end = size - first < STRIDE ? size : first + STRIDE;
-        const double part = sum_weights(sampler, first, end, least);
+        const double part = sum_weights(choice, first, end, least);
         if (sum + part > target || end == size)
             break;
         sum += part;
     }
     for (int32_t i = first; i < end; i++) {
-        if (!reaches(sampler, i, least))
+        if (!reaches(choice, i, least))
             continue;
-        sum += (double)sampler->work[i];
+        sum += (double)choice->room->work[i];
         if (sum > target)
             return i;
     }
-    while (!reaches(sampler, end - 1, least))
+    while (!reaches(choice, end - 1, least))
         end--;
     return end - 1;
 }
 
 // Draws in proportion to the weights.
-static int32_t draw(const struct sora_sampler *sampler, const struct chosen *chosen, double uniform)
+static int32_t draw(const struct choice *choice, const struct chosen *chosen, double uniform)
 {
-    const double target = uniform * (chosen->above + sum_keys(sampler->keys, chosen->key_count));
+    const double target =
+        uniform * (chosen->above + sum_keys(choice->room->keys, chosen->key_count));
     if (target < chosen->above)
-        return draw_weight(sampler, chosen->upper, target);
+        return draw_weight(choice, chosen->upper, target);
     double sum = chosen->above;
     for (int32_t i = 0; i < chosen->key_count; i++) {
-        sum += select_weight(sampler->keys[i]);
+        sum += select_weight(choice->room->keys[i]);
         if (sum > target)
-            return select_token(sampler->keys[i]);
+            return select_token(choice->room->keys[i]);
     }
-    return select_token(sampler->keys[chosen->key_count - 1]); // rounded up to the whole
+    return select_token(choice->room->keys[chosen->key_count - 1]); // rounded up to the whole
 }
 
 // One token from work; best is its largest entry, which is finite.
-static int32_t sample(struct sora_sampler *sampler, float best)
+static int32_t sample(const struct choice *choice, double uniform, float best)
 {
-    double uniform = rng_uniform(&sampler->rng);
-    if (sampler->keys == NULL) {
-        to_weights(sampler, best, -INFINITY);
-        return draw_weight(sampler, 0, uniform * sum_weights(sampler, 0, sampler->vocab_size, 0));
+    const struct sora_sampler *sampler = choice->sampler;
+    if (!truncates(sampler)) {
+        to_weights(choice, best, -INFINITY);
+        return draw_weight(choice, 0, uniform * sum_weights(choice, 0, sampler->vocab_size, 0));
     }
     int32_t top_k = top_k_of(sampler);
-    float bound = top_k < sampler->vocab_size ? top_k_bound(sampler, top_k) : -INFINITY;
-    to_weights(sampler, best, bound);
-    const struct chosen chosen = truncate_weights(sampler, top_k);
-    return draw(sampler, &chosen, uniform);
+    float bound = top_k < sampler->vocab_size ? top_k_bound(choice, top_k) : -INFINITY;
+    to_weights(choice, best, bound);
+    const struct chosen chosen = truncate_weights(choice, top_k);
+    return draw(choice, &chosen, uniform);
 }
 
-int32_t sora_sampler_next(sora_sampler *sampler, const float *logits, const int32_t *banned,
+int32_t sora_sampler_next(sora_sampler *sampler, const sora_sampler_scratch *scratch,
+                          int32_t thread, const float *logits, const int32_t *banned,
                           int32_t banned_count)
 {
-    float best = prepare(sampler, logits, banned, banned_count);
-    int32_t token = argmax(sampler, best);
+    ASSERT(scratch->vocab_size >= sampler->vocab_size && thread < scratch->threads);
+    const struct choice choice = {sampler, &scratch->rooms[thread]};
+    const float best = prepare(&choice, logits, banned, banned_count);
+    int32_t token = argmax(choice.room, best);
     if (token < 0) {
         // Everything is banned or no number: the model's own best, or token 0.
-        token = argmax(sampler, prepare(sampler, logits, NULL, 0));
+        token = argmax(choice.room, prepare(&choice, logits, NULL, 0));
         token = token < 0 ? 0 : token;
     } else if (sampler->sampling.temperature > 0) {
-        token = sample(sampler, best);
+        token = sample(&choice, rng_uniform(&sampler->rng), best);
     }
     if (sampler->history != NULL) {
         struct history *history = know(sampler, token);

@@ -14,6 +14,7 @@
 
 #include "base/cpu.h"
 #include "base/rng.h"
+#include "sample/sample_math.h"
 #include "sample/sample_passes.h"
 #include "sample/sample_select.h"
 
@@ -28,7 +29,7 @@ struct results {
     int32_t key_count;
 };
 
-static const float least[SAMPLE_LEVELS] = {1e-6f, 1e-4f, 1e-3f, 0.01f, 0.05f, 0.2f, 0.5f, 1.0f};
+static const float least[SAMPLE_LEVELS] = {1e-6f, 0.01f, 1.0f};
 #define CUT 0.01f
 #define UPPER 0.2f
 
@@ -36,8 +37,8 @@ static void run(const struct sample_passes *passes, const float *logits, int32_t
                 struct results *out)
 {
     memset(out, 0, sizeof *out);
-    passes->tame(logits, count, out->work);
-    out->best = passes->maxima(out->work, count, out->maxima);
+    passes->tame(logits, count, out->work, out->maxima);
+    out->best = sample_largest(out->maxima, sample_block_count(count));
     passes->weights(out->work, count, out->best, 1.5f);
     passes->weights(out->maxima, sample_block_count(count), out->best, 1.5f);
     out->sum = passes->sum(out->work, count, 0.001f);

@@ -15,6 +15,9 @@
 #include "sora/sampler.h"
 
 #define VOCAB 1000
+#define LARGE 49159 // the largest here
+
+static sora_sampler_scratch *scratch;
 
 static sora_sampler *create(const struct sora_sampling *sampling, int32_t vocab_size)
 {
@@ -23,6 +26,13 @@ static sora_sampler *create(const struct sora_sampling *sampling, int32_t vocab_
     if (sora_sampler_create(sampling, vocab_size, &sampler, &err) != SORA_OK)
         fail_msg("%s", err.text);
     return sampler;
+}
+
+// With what the choice before left in the scratch, whichever sampler's it was.
+static int32_t next(sora_sampler *sampler, const float *logits, const int32_t *banned,
+                    int32_t banned_count)
+{
+    return sora_sampler_next(sampler, scratch, 0, logits, banned, banned_count);
 }
 
 static struct sora_sampling greedy(void)
@@ -55,7 +65,7 @@ static void draw(const struct sora_sampling *sampling, const float *logits, int3
     sora_sampler *sampler = create(sampling, size);
     memset(counts, 0, (size_t)size * sizeof *counts);
     for (int32_t i = 0; i < draws; i++)
-        counts[sora_sampler_next(sampler, logits, NULL, 0)]++;
+        counts[next(sampler, logits, NULL, 0)]++;
     sora_sampler_destroy(sampler);
 }
 
@@ -206,7 +216,7 @@ static int heavier_first(const void *a, const void *b)
 static void top_p_of_a_large_vocabulary_draws_from_the_nucleus(void **state)
 {
     (void)state;
-    enum { LARGE = 49159, DRAWS = 4000 };
+    enum { DRAWS = 4000 };
     static const struct {
         float top_p, spread;
     } cases[] = {{0.95f, 2}, {0.9f, 4}, {0.5f, 0.3f}, {0.999f, 1}, {0.8f, 0}, {0.1f, 8}};
@@ -240,7 +250,7 @@ static void top_p_of_a_large_vocabulary_draws_from_the_nucleus(void **state)
         sora_sampler *sampler = create(&sampling, LARGE);
         int32_t heavy = 0, farthest = 0;
         for (int32_t i = 0; i < DRAWS; i++) {
-            const int32_t at = place[sora_sampler_next(sampler, logits, NULL, 0)];
+            const int32_t at = place[next(sampler, logits, NULL, 0)];
             // The weights are e^x to 3e-7: one beyond the end may be the last.
             assert_true(at <= nucleus);
             heavy += at <= half;
@@ -301,9 +311,9 @@ static void the_same_seed_gives_the_same_tokens_and_another_does_not(void **stat
         sora_sampler *c = create(&sampling, 50);
         int differences = 0;
         for (int i = 0; i < 100; i++) {
-            int32_t token = sora_sampler_next(a, logits, NULL, 0);
-            assert_int_equal(token, sora_sampler_next(b, logits, NULL, 0));
-            differences += token != sora_sampler_next(c, logits, NULL, 0);
+            int32_t token = next(a, logits, NULL, 0);
+            assert_int_equal(token, next(b, logits, NULL, 0));
+            differences += token != next(c, logits, NULL, 0);
         }
         assert_true(differences > 50);
         sora_sampler_destroy(a);
@@ -319,9 +329,9 @@ static void greedy_takes_the_first_of_equal_maxima(void **state)
     logits[9] = logits[20] = logits[36] = 5;
     struct sora_sampling sampling = greedy();
     sora_sampler *sampler = create(&sampling, 37);
-    assert_int_equal(sora_sampler_next(sampler, logits, NULL, 0), 9);
+    assert_int_equal(next(sampler, logits, NULL, 0), 9);
     const int32_t banned[] = {9, -5, 1000};
-    assert_int_equal(sora_sampler_next(sampler, logits, banned, 3), 20);
+    assert_int_equal(next(sampler, logits, banned, 3), 20);
     sora_sampler_destroy(sampler);
 }
 
@@ -334,12 +344,12 @@ static void a_bias_moves_a_token_and_bans_at_minus_100(void **state)
     sampling.logit_bias = bias;
     sampling.logit_bias_count = 2;
     sora_sampler *sampler = create(&sampling, 4);
-    assert_int_equal(sora_sampler_next(sampler, logits, NULL, 0), 1); // 2 against 1.5
+    assert_int_equal(next(sampler, logits, NULL, 0), 1); // 2 against 1.5
     sora_sampler_destroy(sampler);
     sampling.logit_bias_count = 3; // entries of one token add up
     sampling.temperature = 0.01f;
     sampler = create(&sampling, 4);
-    assert_int_equal(sora_sampler_next(sampler, logits, NULL, 0), 1); // 2 against 1.75
+    assert_int_equal(next(sampler, logits, NULL, 0), 1); // 2 against 1.75
     sora_sampler_destroy(sampler);
 }
 
@@ -355,14 +365,14 @@ static void presence_and_frequency_penalties_count_generated_tokens_only(void **
     const int32_t frequency[] = {0, 0, 1, 0, 1};
     // 3 | 2.7 | 2.4 < 2.5 | 2.4 > 2.2 | 2.1 < 2.2
     for (int i = 0; i < 5; i++)
-        assert_int_equal(sora_sampler_next(sampler, logits, NULL, 0), frequency[i]);
+        assert_int_equal(next(sampler, logits, NULL, 0), frequency[i]);
     sora_sampler_destroy(sampler);
     sampling.frequency_penalty = 0;
     sampling.presence_penalty = 0.6f;
     sampler = create(&sampling, 3);
     const int32_t presence[] = {0, 1, 0, 0};
     for (int i = 0; i < 4; i++) // 3 | 2.4 < 2.5 | 2.4 > 1.9 and so on
-        assert_int_equal(sora_sampler_next(sampler, logits, NULL, 0), presence[i]);
+        assert_int_equal(next(sampler, logits, NULL, 0), presence[i]);
     sora_sampler_destroy(sampler);
 }
 
@@ -375,10 +385,10 @@ static void repetition_penalty_counts_the_prompt_and_keeps_the_sign(void **state
     const int32_t prompt[] = {0, -3, 99};
     sora_sampler_see_prompt(sampler, prompt, 3);
     const float positive[3] = {3, 2, 1};
-    assert_int_equal(sora_sampler_next(sampler, positive, NULL, 0), 1); // 3 / 2 < 2
+    assert_int_equal(next(sampler, positive, NULL, 0), 1); // 3 / 2 < 2
     const float negative[3] = {-1, -1.5f, -1.9f};
     // 0 and 1 were seen: -2 and -3.
-    assert_int_equal(sora_sampler_next(sampler, negative, NULL, 0), 2);
+    assert_int_equal(next(sampler, negative, NULL, 0), 2);
     sora_sampler_destroy(sampler);
 }
 
@@ -392,7 +402,7 @@ static void banned_tokens_are_never_drawn(void **state)
         sampling.top_k = truncated ? 3 : 0;
         sora_sampler *sampler = create(&sampling, 4);
         for (int i = 0; i < 1000; i++)
-            assert_true(sora_sampler_next(sampler, logits, banned, 2) >= 2);
+            assert_true(next(sampler, logits, banned, 2) >= 2);
         sora_sampler_destroy(sampler);
     }
 }
@@ -407,7 +417,7 @@ static void when_all_is_banned_the_best_token_comes_out(void **state)
         sampling.temperature = (float)temperature;
         sampling.top_p = 0.5f;
         sora_sampler *sampler = create(&sampling, 3);
-        assert_int_equal(sora_sampler_next(sampler, logits, banned, 3), 1);
+        assert_int_equal(next(sampler, logits, banned, 3), 1);
         sora_sampler_destroy(sampler);
     }
 }
@@ -432,7 +442,7 @@ static void logits_that_are_no_numbers_never_win_and_never_crash(void **state)
             sampling.frequency_penalty = -2;
             sora_sampler *sampler = create(&sampling, 4);
             for (int i = 0; i < 20; i++) {
-                int32_t token = sora_sampler_next(sampler, rows[r], NULL, 0);
+                int32_t token = next(sampler, rows[r], NULL, 0);
                 assert_true(token >= 0 && token < 4);
                 if (r >= 2)
                     assert_false(isnan(rows[r][token]) || rows[r][token] == -INFINITY);
@@ -450,7 +460,7 @@ static void a_vocabulary_of_one_gives_it(void **state)
     sampling.top_p = 0.5f;
     sampling.top_k = 5;
     sora_sampler *sampler = create(&sampling, 1);
-    assert_int_equal(sora_sampler_next(sampler, logits, NULL, 0), 0);
+    assert_int_equal(next(sampler, logits, NULL, 0), 0);
     sora_sampler_destroy(sampler);
 }
 
@@ -499,6 +509,20 @@ static void values_out_of_range_are_refused_by_name(void **state)
     assert_int_equal(sora_sampler_create(&sampling, 0, &sampler, &err), SORA_MALFORMED);
 }
 
+static int make_scratch(void **state)
+{
+    (void)state;
+    struct sora_error err = {0};
+    return sora_sampler_scratch_create(LARGE, 1, &scratch, &err) == SORA_OK ? 0 : -1;
+}
+
+static int free_scratch(void **state)
+{
+    (void)state;
+    sora_sampler_scratch_destroy(scratch);
+    return 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -520,5 +544,5 @@ int main(void)
         cmocka_unit_test(a_vocabulary_of_one_gives_it),
         cmocka_unit_test(values_out_of_range_are_refused_by_name),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_scratch, free_scratch);
 }
