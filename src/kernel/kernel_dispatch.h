@@ -74,28 +74,15 @@ void row_quant_fill_on(enum cpu_isa isa, struct pool *pool, const float *x, int3
                        unsigned forms, void *memory, struct row_quant *quant);
 
 // --- lora_matmul ---
-// Ranks [first, end) of one module for the rows of one group: t[i][rank] = a[rank] . x[rows[i]].
+// Ranks [first, end): t[i][rank] = a[rank] . x[rows[i]].
 struct lora_shrink {
-    enum sora_dtype dtype;
-    const void *a; // [rank, d_in]
+    const struct lora_part *part;
     const float *x;
     int32_t d_in;
-    const int32_t *rows;
-    int32_t row_count;
-    const float *scales; // I8: [rank], t[r] is multiplied by scales[r] too
-    float scale;         // t is multiplied by it
-    float *t;            // [row_count, rank]
-    int32_t rank;
 };
-// Outputs [first, end) of one module for the rows of one group:
-// y[rows[i]][o] += t[i][r] * bt[r][o] for each r in turn.
+// Outputs [first, end): y[rows[i]][o] += t[i][r] * bt[r][o] for each r in turn.
 struct lora_expand {
-    enum sora_dtype dtype;
-    const void *bt; // [rank, d_out]
-    const float *t; // [row_count, rank]
-    int32_t rank;
-    const int32_t *rows;
-    int32_t row_count;
+    const struct lora_part *part;
     float *y;
     int32_t d_out;
 };

@@ -51,20 +51,20 @@ LANES_FN void shrink_tile(enum sora_dtype dtype, int ranks, int rows,
     vec acc[8];
     LANES_UNROLL(2)
     for (int i = 0; i < rows; i++)
-        x[i] = work->x + (size_t)work->rows[row + i] * d_in;
+        x[i] = work->x + (size_t)work->part->rows[row + i] * d_in;
     LANES_UNROLL(8)
     for (int i = 0; i < 2 * ranks * rows; i++)
         acc[i] = vec_zero();
     size_t k = 0;
     for (; k + LORA_DOT_VALUES <= d_in; k += LORA_DOT_VALUES)
-        dot_step(dtype, ranks, rows, work->a, a_first, d_in, x, k, LORA_DOT_VALUES, acc);
-    dot_step(dtype, ranks, rows, work->a, a_first, d_in, x, k, (int32_t)(d_in - k), acc);
+        dot_step(dtype, ranks, rows, work->part->a, a_first, d_in, x, k, LORA_DOT_VALUES, acc);
+    dot_step(dtype, ranks, rows, work->part->a, a_first, d_in, x, k, (int32_t)(d_in - k), acc);
     LANES_UNROLL(8)
     for (int i = 0; i < ranks * rows; i++) {
-        float *t = work->t + (size_t)(row + i % rows) * (size_t)work->rank;
+        float *t = work->part->t + (size_t)(row + i % rows) * (size_t)work->part->rank;
         const float sum = vec_sum(vec_add(acc[2 * i], acc[2 * i + 1]));
-        const float scale = dtype == SORA_I8 ? work->scales[rank + i / rows] : 1.0f;
-        t[rank + i / rows] = work->scale * scale * sum;
+        const float scale = dtype == SORA_I8 ? work->part->scales[rank + i / rows] : 1.0f;
+        t[rank + i / rows] = work->part->scale * scale * sum;
     }
 }
 
@@ -72,14 +72,14 @@ LANES_FN void shrink_as(enum sora_dtype dtype, const struct lora_shrink *work, i
                         int32_t end)
 {
     int32_t row = 0;
-    for (; row + 2 <= work->row_count; row += 2) {
+    for (; row + 2 <= work->part->row_count; row += 2) {
         int32_t rank = first;
         for (; rank + 2 <= end; rank += 2)
             shrink_tile(dtype, 2, 2, work, rank, row);
         if (rank < end)
             shrink_tile(dtype, 1, 2, work, rank, row);
     }
-    if (row == work->row_count)
+    if (row == work->part->row_count)
         return;
     int32_t rank = first;
     for (; rank + 4 <= end; rank += 4)
@@ -91,11 +91,11 @@ LANES_FN void shrink_as(enum sora_dtype dtype, const struct lora_shrink *work, i
 void LORA_PASTE(lora_shrink, LORA_SUFFIX)(const struct lora_shrink *work, int32_t first,
                                           int32_t end)
 {
-    if (work->dtype == SORA_F32)
+    if (work->part->dtype == SORA_F32)
         shrink_as(SORA_F32, work, first, end);
-    else if (work->dtype == SORA_F16)
+    else if (work->part->dtype == SORA_F16)
         shrink_as(SORA_F16, work, first, end);
-    else if (work->dtype == SORA_I8)
+    else if (work->part->dtype == SORA_I8)
         shrink_as(SORA_I8, work, first, end);
     else
         shrink_as(SORA_BF16, work, first, end);
@@ -107,27 +107,28 @@ LANES_FN void expand_tile(enum sora_dtype dtype, int vecs, int rows, const struc
                           int32_t row, int32_t o, int32_t left)
 {
     const size_t d_out = (size_t)work->d_out;
-    const float *t = work->t + (size_t)row * (size_t)work->rank;
+    const float *t = work->part->t + (size_t)row * (size_t)work->part->rank;
     float *y[2];
     vec acc[8];
     LANES_UNROLL(2)
     for (int i = 0; i < rows; i++)
-        y[i] = work->y + (size_t)work->rows[row + i] * d_out + o;
+        y[i] = work->y + (size_t)work->part->rows[row + i] * d_out + o;
     LANES_UNROLL(8)
     for (int i = 0; i < rows * vecs; i++) {
         int32_t at = i % vecs * VEC_LANES;
         acc[i] = vec_load_part(y[i / vecs] + at, left - at);
     }
-    for (int32_t r = 0; r < work->rank; r++) {
+    for (int32_t r = 0; r < work->part->rank; r++) {
         LANES_UNROLL(8)
         for (int v = 0; v < vecs; v++) {
             int32_t at = v * VEC_LANES;
-            vec b =
-                vec_load_part_as(dtype, work->bt, (size_t)r * d_out + (size_t)(o + at), left - at);
+            vec b = vec_load_part_as(dtype, work->part->bt, (size_t)r * d_out + (size_t)(o + at),
+                                     left - at);
             LANES_UNROLL(2)
             for (int i = 0; i < rows; i++)
-                acc[i * vecs + v] = vec_fma(vec_set1(t[(size_t)i * (size_t)work->rank + (size_t)r]),
-                                            b, acc[i * vecs + v]);
+                acc[i * vecs + v] =
+                    vec_fma(vec_set1(t[(size_t)i * (size_t)work->part->rank + (size_t)r]), b,
+                            acc[i * vecs + v]);
         }
     }
     LANES_UNROLL(8)
@@ -153,20 +154,20 @@ LANES_FN void expand_as(enum sora_dtype dtype, const struct lora_expand *work, i
                         int32_t end)
 {
     int32_t row = 0;
-    for (; row + 2 <= work->row_count; row += 2)
+    for (; row + 2 <= work->part->row_count; row += 2)
         expand_rows(dtype, 4, 2, work, row, first, end);
-    if (row < work->row_count)
+    if (row < work->part->row_count)
         expand_rows(dtype, 8, 1, work, row, first, end);
 }
 
 void LORA_PASTE(lora_expand, LORA_SUFFIX)(const struct lora_expand *work, int32_t first,
                                           int32_t end)
 {
-    if (work->dtype == SORA_F32)
+    if (work->part->dtype == SORA_F32)
         expand_as(SORA_F32, work, first, end);
-    else if (work->dtype == SORA_F16)
+    else if (work->part->dtype == SORA_F16)
         expand_as(SORA_F16, work, first, end);
-    else if (work->dtype == SORA_I8)
+    else if (work->part->dtype == SORA_I8)
         expand_as(SORA_I8, work, first, end);
     else
         expand_as(SORA_BF16, work, first, end);

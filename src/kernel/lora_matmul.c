@@ -13,14 +13,19 @@
 
 // Multiply-adds below which sharing costs more than it saves.
 #define SHARED_WORK_MIN 32768
-// Groups ahead whose columns are asked for: what one reads is a few lines here and there, too short
+
+// Parts ahead whose columns are asked for: what one reads is a few lines here and there, too short
 // for the hardware to see.
 #define EXPAND_AHEAD 2
+
+_Static_assert(sizeof(struct lora_part) == 64, "a part is a cache line");
 
 size_t lora_scratch_count(int32_t m, int32_t rank_max)
 {
     ASSERT(m >= 0 && rank_max >= 0);
-    return (size_t)LORA_CALLS_MAX * LORA_PARTS_MAX * (size_t)m * (size_t)rank_max;
+    const size_t parts = (size_t)LORA_CALLS_MAX * LORA_PARTS_MAX * (size_t)m;
+    // 16: to start at a cache line.
+    return 16 + parts * (sizeof(struct lora_part) / sizeof(float) + (size_t)rank_max);
 }
 
 static const struct sora_lora_module *module_of(const struct lora_group *group, int32_t layer,
@@ -38,32 +43,56 @@ static int32_t rank_of(const struct lora_group *group, const struct sora_lora_mo
 }
 
 // A rank costs what it reads of the adapter and once more for each row.
-static int64_t rank_cost(const struct lora_group *group)
+static int64_t rank_cost(const struct lora_part *part)
 {
-    return group->row_count + 1;
+    return part->row_count + 1;
+}
+
+// The modules of a call that have ranks; t follows.
+static void list_parts(struct lora_work *work, int32_t call)
+{
+    int32_t count = 0;
+    for (int32_t g = 0; g < work->group_count; g++) {
+        const struct lora_group *group = &work->groups[g];
+        const struct sora_lora_module *module = module_of(group, work->layer, work->projs[call]);
+        const int32_t rank = rank_of(group, module);
+        if (rank == 0)
+            continue;
+        struct lora_part *part = &work->parts[call][count++];
+        *part = (struct lora_part){.a = module->a,
+                                   .bt = module->bt,
+                                   .scales = module->scales,
+                                   .rows = group->rows,
+                                   .scale = group->scale * module->scale,
+                                   .rank = rank,
+                                   .row_count = group->row_count,
+                                   .dtype = module->dtype};
+        work->rank_sum += (int64_t)rank * part->row_count;
+        work->shrink_cost += rank * rank_cost(part);
+    }
+    work->part_counts[call] = count;
 }
 
 int64_t lora_work_init_on(enum cpu_isa isa, struct lora_work *work)
 {
     ASSERT(work->call_count > 0 && work->call_count <= LORA_CALLS_MAX);
-    int64_t total = 0;
     work->isa = isa;
-    work->shrink_cost = 0;
-    float *t = work->scratch;
+    work->shrink_cost = work->rank_sum = 0;
+    const uintptr_t line = ((uintptr_t)work->scratch + 63) & ~(uintptr_t)63;
+    struct lora_part *parts = (struct lora_part *)line;
     for (int32_t c = 0; c < work->call_count; c++) {
-        work->t[c] = t;
-        work->rank_sums[c] = 0;
-        for (int32_t g = 0; g < work->group_count; g++) {
-            const struct lora_group *group = &work->groups[g];
-            int32_t rank = rank_of(group, module_of(group, work->layer, work->projs[c]));
-            work->rank_sums[c] += (int64_t)rank * group->row_count;
-            work->shrink_cost += rank * rank_cost(group);
-        }
-        if (work->rank_sums[c] > 0)
-            t += work->rank_sums[c];
-        total += work->rank_sums[c];
+        work->parts[c] = parts;
+        list_parts(work, c);
+        parts += work->part_counts[c];
     }
-    return total;
+    float *t = (float *)(void *)parts;
+    for (int32_t c = 0; c < work->call_count; c++)
+        for (int32_t i = 0; i < work->part_counts[c]; i++) {
+            struct lora_part *part = &work->parts[c][i];
+            part->t = t;
+            t += (size_t)part->rank * (size_t)part->row_count;
+        }
+    return work->rank_sum;
 }
 
 int64_t lora_work_init(struct lora_work *work)
@@ -82,41 +111,20 @@ static int32_t ranks_before(int64_t offset, int64_t each, int32_t count)
     return ranks < count ? (int32_t)ranks : count;
 }
 
-static void shrink_ranks(const struct lora_work *work, const struct lora_group *group,
-                         const struct sora_lora_module *module, int32_t rank, float *t,
-                         int32_t first, int32_t end)
+static size_t element_bytes(enum sora_dtype dtype)
 {
-    const struct lora_shrink part = {module->dtype,
-                                     module->a,
-                                     work->x,
-                                     work->d_in,
-                                     group->rows,
-                                     group->row_count,
-                                     module->scales,
-                                     group->scale * module->scale,
-                                     t,
-                                     rank};
-    (work->isa == CPU_PORTABLE ? lora_shrink_portable : lora_shrink_avx2)(&part, first, end);
+    return dtype == SORA_F32 ? sizeof(float) : dtype == SORA_I8 ? 1 : 2;
 }
 
-static void fetch(enum sora_dtype dtype, const void *array, size_t first, size_t end)
-{
-    const size_t width = dtype == SORA_F32 ? sizeof(float) : dtype == SORA_I8 ? 1 : 2;
-    for (size_t at = first * width; at < end * width; at += 64)
-        __builtin_prefetch((const uint8_t *)array + at, 0, 3);
-}
-
-// Asks for the ranks of a group whose cost starts in [low, high).
-static void fetch_ranks(const struct lora_work *work, int32_t call, int32_t g, int64_t low,
+// Asks for the ranks of a part whose cost starts in [low, high).
+static void fetch_ranks(const struct lora_work *work, const struct lora_part *part, int64_t low,
                         int64_t high)
 {
-    const struct lora_group *group = &work->groups[g];
-    const struct sora_lora_module *module = module_of(group, work->layer, work->projs[call]);
-    const int32_t rank = rank_of(group, module);
-    const size_t d_in = (size_t)work->d_in;
-    const int32_t first = ranks_before(low, rank_cost(group), rank);
-    const int32_t end = ranks_before(high, rank_cost(group), rank);
-    fetch(module->dtype, module->a, (size_t)first * d_in, (size_t)end * d_in);
+    const size_t row = (size_t)work->d_in * element_bytes(part->dtype);
+    const size_t first = (size_t)ranks_before(low, rank_cost(part), part->rank) * row;
+    const size_t end = (size_t)ranks_before(high, rank_cost(part), part->rank) * row;
+    for (size_t at = first; at < end; at += 64)
+        __builtin_prefetch((const uint8_t *)part->a + at, 0, 3);
 }
 
 // The ranks whose cost, all before them added up, starts in this task's share: threads get equal
@@ -127,66 +135,50 @@ void lora_shrink_task(const struct lora_work *work, int32_t index, int32_t task_
     const int64_t low = work->shrink_cost * index / task_count;
     const int64_t high = work->shrink_cost * (index + 1) / task_count;
     int64_t passed = 0;
-    for (int32_t c = 0; c < work->call_count; c++) {
-        float *t = work->t[c];
-        for (int32_t g = 0; g < work->group_count && passed < high; g++) {
-            const struct lora_group *group = &work->groups[g];
-            const struct sora_lora_module *module = module_of(group, work->layer, work->projs[c]);
-            const int32_t rank = rank_of(group, module);
-            const int64_t each = rank_cost(group);
-            int32_t first = ranks_before(low - passed, each, rank);
-            int32_t end = ranks_before(high - passed, each, rank);
-            if (g + 1 < work->group_count)
-                fetch_ranks(work, c, g + 1, low - passed - each * rank,
-                            high - passed - each * rank);
+    for (int32_t c = 0; c < work->call_count; c++)
+        for (int32_t i = 0; i < work->part_counts[c] && passed < high; i++) {
+            const struct lora_part *part = &work->parts[c][i];
+            const int64_t each = rank_cost(part), next = passed + each * part->rank;
+            const int32_t first = ranks_before(low - passed, each, part->rank);
+            const int32_t end = ranks_before(high - passed, each, part->rank);
+            const struct lora_shrink shrink = {part, work->x, work->d_in};
+            if (i + 1 < work->part_counts[c])
+                fetch_ranks(work, part + 1, low - next, high - next);
             if (first < end)
-                shrink_ranks(work, group, module, rank, t, first, end);
-            passed += each * rank;
-            t += (size_t)rank * (size_t)group->row_count;
+                (work->isa == CPU_PORTABLE ? lora_shrink_portable : lora_shrink_avx2)(&shrink,
+                                                                                      first, end);
+            passed = next;
         }
-    }
 }
 
 int32_t lora_shrink_tasks(const struct lora_work *work, int32_t threads)
 {
-    int64_t rank_sum = 0;
-    for (int32_t c = 0; c < work->call_count; c++)
-        rank_sum += work->rank_sums[c];
     // Two shares for each thread even out threads of unequal speed.
-    return rank_sum * work->d_in < SHARED_WORK_MIN ? 1 : 2 * threads;
+    return work->rank_sum * work->d_in < SHARED_WORK_MIN ? 1 : 2 * threads;
 }
 
 // --- expand ---
 
-// Asks for columns [first, end) of a group's module.
-static void fetch_columns(const struct lora_work *work, int32_t call, int32_t g, int32_t d_out,
-                          int32_t first, int32_t end)
+// Asks for columns [first, end) of a part.
+static void fetch_columns(const struct lora_part *part, int32_t d_out, int32_t first, int32_t end)
 {
-    const struct lora_group *group = &work->groups[g];
-    const struct sora_lora_module *module = module_of(group, work->layer, work->projs[call]);
-    for (int32_t r = 0; r < rank_of(group, module); r++) {
-        const size_t row = (size_t)r * (size_t)d_out;
-        fetch(module->dtype, module->bt, row + (size_t)first, row + (size_t)end);
-    }
+    const size_t width = element_bytes(part->dtype), stride = (size_t)d_out * width;
+    const uint8_t *row = (const uint8_t *)part->bt;
+    for (int32_t r = 0; r < part->rank; r++, row += stride)
+        for (size_t at = (size_t)first * width; at < (size_t)end * width; at += 64)
+            __builtin_prefetch(row + at, 0, 3);
 }
 
 void lora_expand_columns(const struct lora_work *work, int32_t call, float *y, int32_t d_out,
                          int32_t first, int32_t end)
 {
     ASSERT(call >= 0 && call < work->call_count && first >= 0 && end <= d_out);
-    const float *t = work->t[call];
-    for (int32_t g = 0; g < work->group_count; g++) {
-        const struct lora_group *group = &work->groups[g];
-        const struct sora_lora_module *module = module_of(group, work->layer, work->projs[call]);
-        const int32_t rank = rank_of(group, module);
-        if (g + EXPAND_AHEAD < work->group_count)
-            fetch_columns(work, call, g + EXPAND_AHEAD, d_out, first, end);
-        if (rank == 0)
-            continue;
-        const struct lora_expand part = {module->dtype, module->bt,       t, rank,
-                                         group->rows,   group->row_count, y, d_out};
-        (work->isa == CPU_PORTABLE ? lora_expand_portable : lora_expand_avx2)(&part, first, end);
-        t += (size_t)rank * (size_t)group->row_count;
+    for (int32_t i = 0; i < work->part_counts[call]; i++) {
+        const struct lora_part *part = &work->parts[call][i];
+        const struct lora_expand expand = {part, y, d_out};
+        if (i + EXPAND_AHEAD < work->part_counts[call])
+            fetch_columns(part + EXPAND_AHEAD, d_out, first, end);
+        (work->isa == CPU_PORTABLE ? lora_expand_portable : lora_expand_avx2)(&expand, first, end);
     }
 }
 

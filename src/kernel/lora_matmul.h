@@ -30,6 +30,18 @@ struct lora_group {
     const int32_t *rows; // indices into the batch
 };
 
+// One module of one group, all that its kernels read: a cache line.
+struct lora_part {
+    _Alignas(64) const void *a; // [rank, d_in] and maybe more ranks than are used
+    const void *bt;             // [rank, d_out] as well
+    const float *scales;        // I8: [rank], t[r] is multiplied by scales[r] too
+    const int32_t *rows;
+    float *t;    // [row_count, rank]
+    float scale; // t is multiplied by it
+    int32_t rank, row_count;
+    enum sora_dtype dtype;
+};
+
 // Modules of one layer that read the same x, for the groups of a batch. The caller fills the first
 // part; lora_work_init the rest.
 struct lora_work {
@@ -42,13 +54,14 @@ struct lora_work {
     float *scratch; // lora_scratch_count floats
 
     enum cpu_isa isa;
-    int64_t rank_sums[LORA_CALLS_MAX]; // over rows, of each module
-    float *t[LORA_CALLS_MAX];          // of each module, [row_count, rank] of group after group
-    int64_t shrink_cost;               // of all ranks
+    struct lora_part *parts[LORA_CALLS_MAX]; // of each module: the groups with ranks, in order
+    int32_t part_counts[LORA_CALLS_MAX];
+    int64_t rank_sum;    // over rows and modules
+    int64_t shrink_cost; // of all ranks
 };
 
 // Floats of scratch for up to m rows, each in LORA_PARTS_MAX groups at most, and a largest module
-// rank. A step uses, from the start, one for each rank it computes.
+// rank. A step uses, from the start, a line for each part and one for each rank it computes.
 size_t lora_scratch_count(int32_t m, int32_t rank_max);
 // Returns the sum over rows and modules of the ranks to compute; 0: nothing else needs a call.
 int64_t lora_work_init(struct lora_work *work);
@@ -60,7 +73,6 @@ void lora_shrink_task(const struct lora_work *work, int32_t index, int32_t task_
 // thread, different columns at the same time.
 void lora_expand_columns(const struct lora_work *work, int32_t call, float *y, int32_t d_out,
                          int32_t first, int32_t end);
-
 // The reference, in double: y [m, d_out] += scale * B (A x) of one module. scratch [rank].
 int64_t lora_matmul_ref(const struct lora_group *groups, int32_t group_count, int32_t layer,
                         enum sora_proj proj, const float *x, int32_t d_in, float *y, int32_t d_out,

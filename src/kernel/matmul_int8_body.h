@@ -24,6 +24,7 @@
 #define UNITS 4             // words of nibbles in a row's block
 #define PREFETCH_BYTES 2048 // how far ahead a panel's only tile fetches
 #define PREFETCH_TILES 4    // of a panel, over which fetching the next one is spread
+#define FETCH_BYTES 320     // of regions that a tile asks for with a block
 
 #define PASTE_AGAIN(name, suffix) name##_##suffix
 #define PASTE(name, suffix) PASTE_AGAIN(name, suffix)
@@ -42,6 +43,45 @@ struct int8_fetch {
     size_t step;
 };
 
+// A walk over the regions of job->ahead, which goes on from tile to tile and panel to panel.
+struct int8_regions {
+    const struct matmul_region *region, *end;
+    size_t at;       // byte of the region
+    int64_t allowed; // bytes that this panel may still ask for
+};
+
+static struct int8_regions regions_from(const struct matmul_ahead *ahead, size_t from)
+{
+    struct int8_regions walk = {0};
+    if (ahead == NULL)
+        return walk;
+    walk.region = ahead->regions;
+    walk.end = walk.region + ahead->region_count;
+    for (walk.at = from; walk.region < walk.end && walk.at >= walk.region->bytes; walk.region++)
+        walk.at -= walk.region->bytes;
+    return walk;
+}
+
+// Asks for the next `bytes`, as far as the panel is allowed to.
+LANES_FN void fetch_regions(struct int8_regions *walk, int64_t bytes)
+{
+    while (bytes > 0 && walk->allowed > 0) {
+        if (walk->region == walk->end) {
+            walk->allowed = 0;
+            return;
+        }
+        if (walk->at >= walk->region->bytes) {
+            walk->region++;
+            walk->at = 0;
+            continue;
+        }
+        __builtin_prefetch((const uint8_t *)walk->region->first + walk->at, 0, 2);
+        walk->at += 64;
+        walk->allowed -= 64;
+        bytes -= 64;
+    }
+}
+
 // Where a tile has a panel's nibbles from: unpacked as it goes; the same, and kept for the panel's
 // other tiles, of which a multiplication is then all that is left; or kept by the first.
 enum nibble_source { NIBBLES_PACKED, NIBBLES_SPREADING, NIBBLES_SPREAD };
@@ -52,41 +92,9 @@ struct int8_tile {
     const uint8_t *panel; // its packed data
     uint8_t *spread;      // the same, spread (kernel_dispatch.h)
     int32_t row, column;
-    struct int8_fetch next, ahead; // of the panel that comes next; of job->ahead
+    struct int8_fetch next; // of the panel that comes next
+    struct int8_regions *ahead;
 };
-
-// Hands out the regions of job->ahead in pieces.
-struct ahead_walk {
-    const struct matmul_ahead *ahead;
-    int32_t region;
-    size_t offset; // in it
-};
-
-static struct ahead_walk walk_from(const struct matmul_ahead *ahead, size_t from)
-{
-    struct ahead_walk walk = {.ahead = ahead, .offset = from};
-    while (walk.region < ahead->region_count && walk.offset >= ahead->regions[walk.region].bytes)
-        walk.offset -= ahead->regions[walk.region++].bytes;
-    return walk;
-}
-
-// The tile's next piece, at most `bytes` long. Returns its length; 0: no more.
-static size_t walk_on(struct ahead_walk *walk, size_t bytes, struct int8_tile *tile)
-{
-    if (walk->region == walk->ahead->region_count)
-        return 0;
-    const struct matmul_region *region = &walk->ahead->regions[walk->region];
-    const size_t left = region->bytes - walk->offset;
-    const size_t taken = left < bytes ? left : bytes;
-    tile->ahead.at = (const uint8_t *)region->first + walk->offset;
-    tile->ahead.end = tile->ahead.at + taken;
-    walk->offset += taken;
-    if (taken == left) {
-        walk->region++;
-        walk->offset = 0;
-    }
-    return taken;
-}
 
 #define ROW_GROUP 3 // rows behind one pointer: strides of 0, 1 and 2 are addressing modes
 #define ROW_GROUPS ((INT8_ROWS + ROW_GROUP - 1) / ROW_GROUP)
@@ -397,12 +405,12 @@ LANES_FN void run_tile(enum int8_kind kind, enum nibble_source source, int rows,
     const uint8_t *data = tile->panel;
     uint8_t *spread = tile->spread;
     struct int8_rows at = first_block(kind, rows, tile);
-    struct int8_fetch next = tile->next, ahead = tile->ahead;
-    const bool fetches = next.at < next.end || ahead.at < ahead.end;
+    struct int8_fetch next = tile->next;
+    const bool fetches = next.at < next.end || tile->ahead->allowed > 0;
     for (size_t left = at.blocks; left > 0; left--) {
         if (fetches) {
             fetch_on(&next);
-            fetch_on(&ahead);
+            fetch_regions(tile->ahead, FETCH_BYTES);
         }
         if (type == WEIGHT_Q8_0)
             add_bytes(kind, rows, &at, data, acc);
@@ -484,9 +492,9 @@ static enum nibble_source source_of(int32_t index, int32_t tile_count)
 
 // All rows [low, high) by one panel, in tiles of nearly equal height. The first ones fetch the
 // weights that come next, a part each, so that memory is not asked for more at once than it gives,
-// and what walk has, up to the panel's share. The others need not look.
+// and of the job's regions what a panel may. The others need not look.
 static void run_panel(const struct matmul_job *job, int32_t panel, int32_t low, int32_t high,
-                      struct ahead_walk *walk, uint8_t *spread)
+                      struct int8_regions *ahead, uint8_t *spread)
 {
     const size_t block_bytes = panel_block_bytes(job->weight->type);
     const size_t bytes = (size_t)(job->weight->d_in / PANEL_BLOCK_VALUES) * block_bytes;
@@ -495,22 +503,18 @@ static void run_panel(const struct matmul_job *job, int32_t panel, int32_t low, 
     struct int8_tile tile = {.job = job,
                              .panel = panel_data(job->weight, panel),
                              .spread = spread,
+                             .ahead = ahead,
                              .row = low,
                              .column = panel * WEIGHT_PANEL_ROWS};
     // May go on past the last panel: a hint may.
     tile.next.end = tile.panel + (tile_count == 1 ? PREFETCH_BYTES : bytes);
     tile.next.step = (block_bytes / (size_t)fetching + 63) / 64 * 64;
-    tile.ahead.step = block_bytes;
     const uint8_t *last = tile.next.end + bytes;
-    size_t share = walk != NULL ? job->ahead_each : 0;
     for (int32_t i = 0; i < tile_count; i++) {
         int32_t rows = (high - tile.row) / (tile_count - i);
         size_t part = tile.next.step * (size_t)(job->weight->d_in / PANEL_BLOCK_VALUES);
         tile.next.at = tile.next.end;
         tile.next.end = (size_t)(last - tile.next.at) < part ? last : tile.next.at + part;
-        tile.ahead.at = tile.ahead.end = NULL;
-        if (share > 0)
-            share -= walk_on(walk, share < bytes ? share : bytes, &tile);
         tile_table(job, source_of(i, tile_count))[rows - 1](&tile);
         tile.row += rows;
     }
@@ -521,13 +525,13 @@ void PASTE(matmul_int8_panels, INT8_SUFFIX)(const struct matmul_job *job, int32_
                                             int32_t count, uint8_t *spread)
 {
     const int32_t rows_each = job->weight->d_in > 2048 ? 64 : 128;
-    struct ahead_walk walk = {0};
-    if (job->ahead != NULL)
-        walk = walk_from(job->ahead, job->ahead_from);
+    struct int8_regions ahead = regions_from(job->ahead, job->ahead_from);
     for (int32_t low = 0; low < job->m; low += rows_each) {
         const int32_t high = job->m - low < rows_each ? job->m : low + rows_each;
-        for (int32_t panel = first; panel < first + count; panel++)
-            run_panel(job, panel, low, high, job->ahead != NULL && low == 0 ? &walk : NULL, spread);
+        for (int32_t panel = first; panel < first + count; panel++) {
+            ahead.allowed += low == 0 ? (int64_t)job->ahead_each : 0;
+            run_panel(job, panel, low, high, &ahead, spread);
+        }
     }
 }
 

@@ -318,7 +318,7 @@ static void modules_of_one_x_run_together(void **state)
                              .scratch = scratch};
     memset(f.y, 0, ROW_COUNT * 33 * sizeof *f.y);
     assert_int_equal(lora_work_init(&work), 2 * RANK_SUM);
-    assert_int_equal(work.rank_sums[1], 0);
+    assert_int_equal(work.part_counts[1], 0);
     shrink_all(pool, &work);
     lora_expand_columns(&work, 2, f.y, 33, 0, 33);
     assert_int_equal(bits_differ(f.y, alone, ROW_COUNT * 33), -1);
