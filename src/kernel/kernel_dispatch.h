@@ -38,10 +38,13 @@ void matmul_run_on(enum cpu_isa isa, struct pool *pool, const struct matmul_work
 
 // A panel's block of nibbles spread out, a byte each, and its scales and minimums as f32: what
 // tiles after the first read. Bytes of it: even and odd k of 8, of vectors of outputs; [16], [16].
+// Only of panels of so many k at most (160 KB), as it is to stay in the second cache.
+#define MATMUL_SPREAD_VALUES_MAX 8192
 #define MATMUL_SPREAD_SCALES (32 * WEIGHT_PANEL_ROWS)
 #define MATMUL_SPREAD_BYTES (MATMUL_SPREAD_SCALES + 2 * WEIGHT_PANEL_ROWS * (int)sizeof(float))
 // Panels [first, first + count) of a job with a quantized weight and job->quant. spread: one
-// thread's scratch, 64-byte aligned, [d_in / 32][MATMUL_SPREAD_BYTES].
+// thread's scratch, 64-byte aligned, [d_in / 32][MATMUL_SPREAD_BYTES] if d_in is not above the
+// bound.
 typedef void matmul_int8_panels_fn(const struct matmul_job *job, int32_t first, int32_t count,
                                    uint8_t *spread);
 matmul_int8_panels_fn matmul_int8_panels_portable, matmul_int8_panels_avx2,

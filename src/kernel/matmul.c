@@ -19,10 +19,12 @@
 #define AFTER_PANELS_MIN 4
 
 // Floats of a thread's scratch, whole cache lines: a chunk of a panel in f32, or all of one spread.
+// Grows with d_in, so that the widest weight's serves all.
 static size_t thread_floats(int32_t d_in)
 {
     const size_t unpacked = (size_t)MATMUL_CHUNK_VALUES * WEIGHT_PANEL_ROWS;
-    const size_t blocks = ((size_t)d_in + PANEL_BLOCK_VALUES - 1) / PANEL_BLOCK_VALUES;
+    const int32_t most = MATMUL_SPREAD_VALUES_MAX, values = d_in < most ? d_in : most;
+    const size_t blocks = ((size_t)values + PANEL_BLOCK_VALUES - 1) / PANEL_BLOCK_VALUES;
     const size_t spread = blocks * MATMUL_SPREAD_BYTES / sizeof(float);
     return unpacked > spread ? unpacked : spread;
 }

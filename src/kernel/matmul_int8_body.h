@@ -483,9 +483,9 @@ static int8_tile_fn *const *tile_table(const struct matmul_job *job, enum nibble
 }
 
 // Of tile number `index` of a panel's.
-static enum nibble_source source_of(int32_t index, int32_t tile_count)
+static enum nibble_source source_of(const struct matmul_job *job, int32_t index, int32_t tile_count)
 {
-    if (tile_count == 1)
+    if (tile_count == 1 || job->weight->d_in > MATMUL_SPREAD_VALUES_MAX)
         return NIBBLES_PACKED;
     return index == 0 ? NIBBLES_SPREADING : NIBBLES_SPREAD;
 }
@@ -515,7 +515,7 @@ static void run_panel(const struct matmul_job *job, int32_t panel, int32_t low, 
         size_t part = tile.next.step * (size_t)(job->weight->d_in / PANEL_BLOCK_VALUES);
         tile.next.at = tile.next.end;
         tile.next.end = (size_t)(last - tile.next.at) < part ? last : tile.next.at + part;
-        tile_table(job, source_of(i, tile_count))[rows - 1](&tile);
+        tile_table(job, source_of(job, i, tile_count))[rows - 1](&tile);
         tile.row += rows;
     }
 }

@@ -47,7 +47,7 @@ struct room {
 
 struct sora_sampler_scratch {
     int32_t vocab_size, threads;
-    struct room rooms[];
+    struct room *rooms; // [threads]
 };
 
 // A choice that is being made.
@@ -197,10 +197,14 @@ sora_status sora_sampler_scratch_create(int32_t vocab_size, int32_t threads,
 {
     ASSERT(vocab_size > 0 && threads > 0);
     *scratch = NULL;
-    sora_sampler_scratch *made = calloc(1, sizeof *made + (size_t)threads * sizeof *made->rooms);
+    sora_sampler_scratch *made = calloc(1, sizeof *made);
     bool enough = made != NULL;
-    if (enough)
-        *made = (sora_sampler_scratch){.vocab_size = vocab_size, .threads = threads};
+    if (enough) {
+        made->vocab_size = vocab_size;
+        made->rooms = calloc((size_t)threads, sizeof *made->rooms);
+        made->threads = made->rooms != NULL ? threads : 0;
+        enough = made->rooms != NULL;
+    }
     for (int32_t i = 0; i < threads && enough; i++)
         enough = make_room(&made->rooms[i], vocab_size);
     if (!enough) {
@@ -214,12 +218,15 @@ sora_status sora_sampler_scratch_create(int32_t vocab_size, int32_t threads,
 
 void sora_sampler_scratch_destroy(sora_sampler_scratch *scratch)
 {
-    for (int32_t i = 0; scratch != NULL && i < scratch->threads; i++) {
+    if (scratch == NULL)
+        return;
+    for (int32_t i = 0; i < scratch->threads; i++) {
         free(scratch->rooms[i].work);
         free(scratch->rooms[i].maxima);
         free(scratch->rooms[i].ordered);
         free(scratch->rooms[i].keys);
     }
+    free(scratch->rooms);
     free(scratch);
 }
 

@@ -15,7 +15,7 @@ static const struct kind {
 #define KIND_COUNT (sizeof kinds / sizeof kinds[0])
 static const struct shape {
     int32_t d_out, d_in;
-} shapes[] = {{1, 32}, {16, 64}, {17, 96}, {83, 576}, {130, 1536}, {31, 2080}};
+} shapes[] = {{1, 32}, {16, 64}, {17, 96}, {83, 576}, {130, 1536}, {31, 2080}, {17, 8224}};
 #define SHAPE_COUNT (sizeof shapes / sizeof shapes[0])
 #define ROWS_MAX 133
 
