@@ -153,6 +153,7 @@ struct sora_step_stats {
 // stats may be NULL. Cannot fail: bad spans are the caller's bug and abort.
 void sora_engine_step(sora_engine *engine, struct sora_span *spans, int32_t span_count,
                       struct sora_step_stats *stats);
+// How many threads compute its steps; they are 0 .. threads - 1 in sora_engine_share.
 int32_t sora_engine_threads(const sora_engine *engine);
 // Lends the engine's threads between two steps: calls task(context, index, thread) once for every
 // index in [0, count), in any order, and returns when all are done.

@@ -418,7 +418,8 @@ LANES_FN void run_tile(enum int8_kind kind, enum nibble_source source, int rows,
             add_nibbles(kind, source, rows, &at, data, spread, acc);
         next_block(kind, &at);
         data += panel_block_bytes(type);
-        spread += MATMUL_SPREAD_BYTES;
+        if (source != NIBBLES_PACKED)
+            spread += MATMUL_SPREAD_BYTES;
     }
     if (kind != INT8_WIDE)
         finish_rows(type, rows, tile, acc);

@@ -20,8 +20,9 @@
 
 #define ROW_QUANT_BLOCK 32
 // A block's largest magnitude is a spike when it is more than this times the second largest. On
-// SmolLM2-135M a twentieth of the blocks have one at 4, and the mean error of log-probabilities is
-// 0.035 at 2, 0.043 at 3 and at 4, 0.057 at 5 (with 16 bits for the output matrix; 0.045 at 4 so).
+// SmolLM2-135M a twentieth of the blocks have one at 4, and the mean error of log-probabilities was
+// 0.035 at 2, 0.043 at 3 and at 4, 0.057 at 5 (nine positions, 16 bits for the output matrix,
+// scales of any value; what it is now stands in docs/engine.md).
 #define ROW_QUANT_SPIKE_RATIO 4.0f
 
 struct row_spike {
@@ -45,8 +46,9 @@ struct row_quant {
         float *row_scales;   // [m]; PAIRS: 1
         float *scales;       // [m][B], of row_scales; NARROW: integers
         uint32_t *factors;   // [m][B], NARROW: the same as two 16-bit words
-        int32_t *minus_sums; // [m][B]: of the block's q, negated: quants are stored with an offset
-        float *offsets;      // [m][B]: scale * sum, what a weight's minimum is multiplied by
+        int32_t *minus_sums; // [m][B]: of the block's q, negated, for bytes: they have 128 too much
+        float
+            *offsets; // [m][B], for nibbles: scale * sum, what a weight's minimum is multiplied by
         struct row_spike *spikes; // [m][B]: at most one a block, k ascending
         int32_t *spike_counts;    // [m]
     } narrow;

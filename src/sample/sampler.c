@@ -274,15 +274,20 @@ static int32_t argmax(const struct room *room, float best)
     return token;
 }
 
-// Sets a token's logit, and its block's maximum anew.
+// Sets a token's logit, and its block's maximum, which is looked for only where the largest fell: a
+// long prompt's penalties change thousands.
 static void change_logit(const struct choice *choice, int32_t token, float logit)
 {
     const struct room *room = choice->room;
     const int32_t block = token / SAMPLE_BLOCK_TOKENS, first = block * SAMPLE_BLOCK_TOKENS;
     const int32_t left = choice->sampler->vocab_size - first;
+    const float before = room->work[token];
     room->work[token] = logit;
-    room->maxima[block] =
-        sample_largest(room->work + first, left < SAMPLE_BLOCK_TOKENS ? left : SAMPLE_BLOCK_TOKENS);
+    if (logit >= room->maxima[block])
+        room->maxima[block] = logit;
+    else if (before == room->maxima[block])
+        room->maxima[block] = sample_largest(
+            room->work + first, left < SAMPLE_BLOCK_TOKENS ? left : SAMPLE_BLOCK_TOKENS);
 }
 
 // Logits with bias, penalties and bans into work, and their maxima. Returns the largest.

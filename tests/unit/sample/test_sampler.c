@@ -509,6 +509,51 @@ static void values_out_of_range_are_refused_by_name(void **state)
     assert_int_equal(sora_sampler_create(&sampling, 0, &sampler, &err), SORA_MALFORMED);
 }
 
+// Blocks' maxima follow every change: logits that rise, that fall from the top of their block, that
+// fall from elsewhere, and several of one block.
+static void maxima_follow_bias_penalties_and_bans(void **state)
+{
+    (void)state;
+    enum { SIZE = 77, ROUNDS = 300 };
+    struct rng rng;
+    rng_seed(&rng, 8);
+    for (int round = 0; round < ROUNDS; round++) {
+        struct sora_sampling sampling = greedy();
+        struct sora_logit_bias bias[12];
+        float logits[SIZE], expected[SIZE];
+        int32_t prompt[20], banned[8], best = 0;
+        bool seen[SIZE] = {false};
+        for (int i = 0; i < SIZE; i++)
+            expected[i] = logits[i] = (float)rng_normal(&rng);
+        sampling.repetition_penalty = round % 2 == 0 ? 2 : 0.5f;
+        sampling.logit_bias = bias;
+        sampling.logit_bias_count = 12;
+        for (int i = 0; i < 12; i++) {
+            bias[i] = (struct sora_logit_bias){(int32_t)(rng_u64(&rng) % SIZE),
+                                               2 * (float)rng_normal(&rng)};
+            expected[bias[i].token] += bias[i].bias;
+        }
+        sora_sampler *sampler = create(&sampling, SIZE);
+        for (int i = 0; i < 20; i++) {
+            prompt[i] = (int32_t)(rng_u64(&rng) % SIZE);
+            float *logit = &expected[prompt[i]];
+            if (!seen[prompt[i]])
+                *logit = *logit > 0 ? *logit / sampling.repetition_penalty
+                                    : *logit * sampling.repetition_penalty;
+            seen[prompt[i]] = true;
+        }
+        sora_sampler_see_prompt(sampler, prompt, 20);
+        for (int i = 0; i < 8; i++) {
+            banned[i] = (int32_t)(rng_u64(&rng) % SIZE);
+            expected[banned[i]] = -INFINITY;
+        }
+        for (int i = 1; i < SIZE; i++)
+            best = expected[i] > expected[best] ? i : best;
+        assert_int_equal(next(sampler, logits, banned, 8), best);
+        sora_sampler_destroy(sampler);
+    }
+}
+
 static int make_scratch(void **state)
 {
     (void)state;
@@ -534,6 +579,7 @@ int main(void)
         cmocka_unit_test(top_k_among_equal_logits_takes_the_smallest_ids),
         cmocka_unit_test(top_p_stops_at_the_token_that_reaches_it),
         cmocka_unit_test(the_same_seed_gives_the_same_tokens_and_another_does_not),
+        cmocka_unit_test(maxima_follow_bias_penalties_and_bans),
         cmocka_unit_test(greedy_takes_the_first_of_equal_maxima),
         cmocka_unit_test(a_bias_moves_a_token_and_bans_at_minus_100),
         cmocka_unit_test(presence_and_frequency_penalties_count_generated_tokens_only),
