@@ -9,8 +9,8 @@ packages=(build-essential cmake ninja-build pkg-config ca-certificates curl
     libcivetweb-dev libcjson-dev libopenblas-dev libpcre2-dev libutf8proc-dev
     libssl-dev libsqlite3-dev libpq-dev libjemalloc-dev libcurl4-openssl-dev)
 case "${1:-}" in
---tests) packages+=(libcmocka-dev openssl clang clang-format libclang-rt-14-dev util-linux
-    postgresql-15 libopenmpi-dev openmpi-bin) ;;
+--tests) packages+=(libcmocka-dev libsimde-dev openssl clang clang-format libclang-rt-14-dev
+    util-linux postgresql-15 libopenmpi-dev openmpi-bin) ;;
 "") ;;
 *)
     echo "usage: $0 [--tests]" >&2

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # The whole test run, from a clean checkout on Debian 12 (as root or with sudo): packages, model,
-# four builds, tidy, unit tests, corpus replay, end to end. Under 20 minutes on two cores.
+# five builds, tidy, unit tests, corpus replay, end to end. Half an hour on two cores.
 # Ends with one line "N passed, N failed, N skipped" and exit 1 when something failed.
 set -euo pipefail
 
@@ -122,6 +122,11 @@ build() {
     fi
 }
 
+# unit_targets PATTERN: the names of the unit programs that match it.
+unit_targets() {
+    find tests/unit -name 'test_*.c' -printf '%f\n' | sed 's/\.c$//' | grep -E "$1" | sort
+}
+
 # units NAME FOLDER [CTEST OPTIONS...]
 units() {
     local name=$1 folder=$2
@@ -171,15 +176,27 @@ asan() {
 tsan_pattern='^test_(.*pool.*|.*queue.*|.*request.*|.*ring|engine_loop.*|.*_threads'
 tsan_pattern+='|conn_watch|auth|catalog_shared)$'
 tsan() {
-    local targets
-    targets=$(find tests/unit -name 'test_*.c' -printf '%f\n' | sed 's/\.c$//' |
-        grep -E "$tsan_pattern" | sort)
-    # shellcheck disable=SC2086  # one target a word
-    build tsan build-tsan sora-server $targets -- \
+    # shellcheck disable=SC2046  # one target a word
+    build tsan build-tsan sora-server $(unit_targets "$tsan_pattern") -- \
         -DCMAKE_BUILD_TYPE=Debug -DSORA_TSAN=ON || return 0
     units tsan build-tsan -R "$tsan_pattern"
     e2e e2e-tsan build-tsan build/venv/bin/python -m sanitizer \
         tests/e2e/test_hot_swap.py tests/e2e/test_batch_invariance.py tests/e2e/test_tenants.py
+}
+
+# The kernels for AVX-512, by means of AVX2. Where AVX-512 is there the other builds ran them.
+emulated_pattern='^test_(matmul|matmul_int8|weight|tile_product|engine)$'
+emulated_avx512() {
+    if grep -qw avx512_vnni /proc/cpuinfo; then
+        return
+    fi
+    # shellcheck disable=SC2046  # one target a word
+    build emulated build-emulated $(unit_targets "$emulated_pattern") -- \
+        -DCMAKE_BUILD_TYPE=Debug -DSORA_EMULATE_AVX512=ON || return 0
+    (
+        unset SORA_TEST_MODEL # the whole model would take minutes
+        units emulated build-emulated -R "$emulated_pattern"
+    )
 }
 
 # A second compiler's warnings are errors too; nothing of it is run.
@@ -237,6 +254,7 @@ release
 if [ "$quick" = 0 ]; then
     asan
     tsan
+    emulated_avx512
     clang_build
 fi
 if [ "$peft" = 1 ]; then

@@ -42,6 +42,9 @@ static enum cpu_isa detect(void)
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !has_f16c() ||
         !__builtin_cpu_supports("bmi2"))
         return CPU_PORTABLE;
+#if defined(SORA_EMULATE_AVX512)
+    return CPU_VNNI;
+#endif
     if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
         !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl"))
         return CPU_AVX2;
