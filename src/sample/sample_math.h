@@ -38,6 +38,16 @@ static inline float sample_largest(const float *values, int32_t count)
     return lanes[0];
 }
 
+// The next number above one that is >= 0 and finite.
+static inline float sample_next(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    bits++;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
 // value or +0, by a mask: a choice of floats would stop the compiler from using vectors, since the
 // value not chosen might trap.
 static inline float sample_keep(float value, bool keep)
@@ -49,32 +59,33 @@ static inline float sample_keep(float value, bool keep)
     return value;
 }
 
-// e^x. Relative error under 3e-7 above -87; 0 below. x <= 0, may be -inf, no NaN.
+// e^x. Relative error under 3e-7 from -87 on; 0 below. x <= 0, may be -inf, no NaN.
 static inline float sample_exp(float x)
 {
-    // e^x = 2^n * e^r, |r| <= ln 2 / 2; ln 2 in two parts (Cody and Waite), Taylor to r^6.
-    // Clamped at -100 by the bits, which order numbers <= 0 backwards; -0 and 0 stay.
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    bits = bits < 0xc2c80000u ? bits : 0xc2c80000u;
+    // e^x = 2^n * e^r, |r| <= ln 2 / 2; ln 2 in two parts (Cody and Waite). The polynomial has the
+    // least relative error of its degree (1.1e-7), with the first two terms given.
+    // Clamped at -87 by the bits, which order numbers <= 0 backwards; -0 and 0 stay.
+    const uint32_t lowest = 0xc2ae0000u;
+    uint32_t given, bits, power;
+    memcpy(&given, &x, sizeof given);
+    bits = given < lowest ? given : lowest;
     float clamped;
     memcpy(&clamped, &bits, sizeof clamped);
     float shifted = clamped * 1.44269504f + 12582912.0f; // 1.5 * 2^23: rounds to an integer
     float n = shifted - 12582912.0f;
     float r = (clamped - n * 0.693359375f) - n * -2.12194440e-4f;
-    float p = 1.0f / 720;
-    p = p * r + 1.0f / 120;
-    p = p * r + 1.0f / 24;
-    p = p * r + 1.0f / 6;
-    p = p * r + 0.5f;
+    float p = 0.00831252057f;
+    p = p * r + 0.0418901592f;
+    p = p * r + 0.166671142f;
+    p = p * r + 0.499992311f;
     p = p * r + 1.0f;
     p = p * r + 1.0f;
-    int32_t exponent = (int32_t)n + 127;
-    exponent = exponent > 0 ? exponent : 0; // 2^n below the normal numbers becomes 0
-    bits = (uint32_t)exponent << 23;
-    float scale;
-    memcpy(&scale, &bits, sizeof scale);
-    return p * scale;
+    memcpy(&power, &shifted, sizeof power); // its last bits are n, which goes to the exponent
+    uint32_t keep = 0u - (uint32_t)(given == bits);
+    memcpy(&bits, &p, sizeof bits);
+    bits = (bits + (power << 23)) & keep;
+    memcpy(&p, &bits, sizeof p);
+    return p;
 }
 
 #endif

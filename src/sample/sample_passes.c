@@ -12,11 +12,11 @@ static float tame_block(const float logits[SAMPLE_BLOCK_TOKENS], float work[SAMP
     return sample_largest(work, SAMPLE_BLOCK_TOKENS);
 }
 
-static uint32_t band_bits(const float values[SAMPLE_BLOCK_TOKENS], float cut, float upper)
+static uint32_t reach_bits(const float values[SAMPLE_BLOCK_TOKENS], float cut)
 {
     uint32_t bits = 0;
     for (uint32_t i = 0; i < SAMPLE_BLOCK_TOKENS; i++)
-        bits |= (uint32_t)(values[i] >= cut && values[i] < upper) << i;
+        bits |= (uint32_t)(values[i] >= cut) << i;
     return bits;
 }
 

@@ -18,26 +18,19 @@ static inline int32_t sample_block_count(int32_t count)
 typedef void sample_tame_fn(const float *logits, int32_t count, float *work, float *maxima);
 // work[i] = e^((work[i] - best) / temperature).
 typedef void sample_weights_fn(float *work, int32_t count, float best, float temperature);
-// The sum of the values that are at least `least`: value i in lane i mod 16, the lanes' sums in
-// one order.
+// The sum of the values that are at least `least`: fours of values i, i + 8, i + 16 and i + 24 in
+// f32, the rest in f64, in one order.
 typedef double sample_sum_fn(const float *values, int32_t count, float least);
 
-// Few, and more rounds: a round of n looks n times at each value and leaves an (n + 1)th of a
-// range.
-#define SAMPLE_LEVELS 3
-// masses[j] = the sum of the values that are at least least[j], in f32: an estimate.
-typedef void sample_masses_fn(const float *values, int32_t count, const float least[SAMPLE_LEVELS],
-                              float masses[SAMPLE_LEVELS]);
-// The keys (sample_select.h) of the values that are at least `cut` and below `upper`, in the order
-// of their tokens; maxima are those of the blocks. Returns how many.
+// The keys (sample_select.h) of the values that are at least `cut`, in the order of their tokens;
+// maxima are those of the blocks. Returns how many.
 typedef int32_t sample_collect_fn(const float *values, const float *maxima, int32_t count,
-                                  float cut, float upper, uint64_t *keys);
+                                  float cut, uint64_t *keys);
 
 struct sample_passes {
     sample_tame_fn *tame;
     sample_weights_fn *weights;
     sample_sum_fn *sum;
-    sample_masses_fn *masses;
     sample_collect_fn *collect;
 };
 

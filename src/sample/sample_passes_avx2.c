@@ -22,14 +22,13 @@ static float tame_block(const float logits[SAMPLE_BLOCK_TOKENS], float work[SAMP
     return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
 }
 
-static uint32_t band_bits(const float values[SAMPLE_BLOCK_TOKENS], float cut, float upper)
+static uint32_t reach_bits(const float values[SAMPLE_BLOCK_TOKENS], float cut)
 {
     uint32_t bits = 0;
     for (int i = 0; i < SAMPLE_BLOCK_TOKENS; i += 8) {
         const __m256 value = _mm256_loadu_ps(values + i);
-        const __m256 in = _mm256_and_ps(_mm256_cmp_ps(value, _mm256_set1_ps(cut), _CMP_GE_OQ),
-                                        _mm256_cmp_ps(value, _mm256_set1_ps(upper), _CMP_LT_OQ));
-        bits |= (uint32_t)_mm256_movemask_ps(in) << i;
+        const __m256 reaches = _mm256_cmp_ps(value, _mm256_set1_ps(cut), _CMP_GE_OQ);
+        bits |= (uint32_t)_mm256_movemask_ps(reaches) << i;
     }
     return bits;
 }

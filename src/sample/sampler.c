@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sampling in vLLM's order: logit_bias, penalties, banned tokens, then temperature, min_p, top_k,
-// top_p, then inversion of the cumulative distribution with one uniform number per token. A
-// sampler has one owner at a time, a thread's room serves all samplers in turn; only create
-// allocates.
+// top_p, then inversion of the cumulative distribution with a uniform number. A sampler has one
+// owner at a time, a thread's room serves all samplers in turn; only create allocates.
 #include "sora/sampler.h"
 
 #include <stdlib.h>
@@ -17,11 +16,6 @@
 #define TEMPERATURE_MAX 100
 #define REPETITION_MAX 10
 #define BIAS_MAX 100 // OpenAI's range
-// With tokens to choose from in so many blocks at most, choosing among them all is faster than to
-// estimate first which ones can be meant.
-#define FEW_BLOCKS 256
-#define ABOVE_ALL 1.0000001f // the largest weight is 1
-#define ESTIMATE_ERROR 1e-4  // of sums in f32, and more
 
 struct sora_sampler {
     struct sora_sampling sampling; // logit_bias points to `bias`
@@ -42,7 +36,7 @@ struct room {
     float *work;    // [vocab_size] logits after penalties, then weights
     float *maxima;  // [blocks] largest of each block
     float *ordered; // [blocks] the same, put in order for top_k
-    uint64_t *keys; // [vocab_size] candidates, when something truncates
+    uint64_t *keys; // [vocab_size] candidates of top_k
 };
 
 struct sora_sampler_scratch {
@@ -121,12 +115,6 @@ static int32_t top_k_of(const struct sora_sampler *sampler)
 {
     int32_t top_k = sampler->sampling.top_k;
     return top_k <= 0 || top_k > sampler->vocab_size ? sampler->vocab_size : top_k;
-}
-
-static bool truncates(const struct sora_sampler *sampler)
-{
-    const struct sora_sampling *s = &sampler->sampling;
-    return s->top_p < 1 || s->min_p > 0 || top_k_of(sampler) < sampler->vocab_size;
 }
 
 static bool allocate(struct sora_sampler *sampler)
@@ -351,17 +339,85 @@ static void to_weights(const struct choice *choice, float best, float bound)
     }
 }
 
-// Sum of the weights of tokens [first, end) that are at least `least`.
-static double sum_weights(const struct choice *choice, int32_t first, int32_t end, float least)
+// The smallest weight that min_p lets through. The largest weight is 1 and always passes; a weight
+// of 0 never does.
+static float least_weight(const struct choice *choice)
 {
-    return sample_passes()->sum(choice->room->work + first, end - first, least);
+    const float min_p = choice->sampler->sampling.min_p;
+    return min_p > FLT_MIN ? min_p : FLT_MIN;
 }
 
-// The keys of weights that are at least `cut` and below `upper`; returns how many.
-static int32_t collect(const struct choice *choice, float cut, float upper)
+// A place in the order of tokens by weight, equal ones by id: before it are the tokens of a larger
+// weight, and those of the same weight and a smaller id.
+struct place {
+    float weight;
+    int32_t token;
+};
+
+static bool is_before(const struct choice *choice, int32_t token, const struct place *place)
 {
-    return sample_passes()->collect(choice->room->work, choice->room->maxima,
-                                    choice->sampler->vocab_size, cut, upper, choice->room->keys);
+    const float weight = choice->room->work[token];
+    return weight > place->weight || (weight == place->weight && token < place->token);
+}
+
+// The sum of the weights of tokens [first, end) that are before the place.
+static double sum_before(const struct choice *choice, int32_t first, int32_t end,
+                         const struct place *place)
+{
+    const struct sample_passes *passes = sample_passes();
+    const float *work = choice->room->work;
+    const int32_t at = place->token < first ? first : place->token > end ? end : place->token;
+    return passes->sum(work + first, at - first, place->weight) +
+           passes->sum(work + at, end - at, sample_next(place->weight));
+}
+
+// The token before the place at which the running sum of their weights passes target, which is less
+// than their sum but for rounding. There is such a token.
+static int32_t draw_before(const struct choice *choice, const struct place *place, double target)
+{
+    enum { STRIDE = 16 * SAMPLE_BLOCK_TOKENS };
+    const int32_t size = choice->sampler->vocab_size;
+    double sum = 0;
+    int32_t first = 0, end;
+    for (;; first = end) {
+        end = size - first < STRIDE ? size : first + STRIDE;
+        const double part = sum_before(choice, first, end, place);
+        if (sum + part > target || end == size)
+            break;
+        sum += part;
+    }
+    for (int32_t i = first; i < end; i++) {
+        if (!is_before(choice, i, place))
+            continue;
+        sum += (double)choice->room->work[i];
+        if (sum > target)
+            return i;
+    }
+    while (!is_before(choice, end - 1, place))
+        end--;
+    return end - 1;
+}
+
+// What min_p and top_p leave, without an order of all: a token is drawn from what min_p leaves, and
+// is one of the fewest that have top_p of that mass when those before it have less. Otherwise it
+// and all after it are out, and the next is drawn from those before it. Each turn halves, in the
+// mean, the mass that is too much.
+static int32_t draw_mass(const struct choice *choice, struct rng *rng)
+{
+    const int32_t size = choice->sampler->vocab_size;
+    const double top_p = (double)choice->sampler->sampling.top_p;
+    struct place place = {least_weight(choice), size};
+    double before = sum_before(choice, 0, size, &place);
+    const double mass = top_p * before;
+    for (;;) {
+        const int32_t token = draw_before(choice, &place, rng_uniform(rng) * before);
+        if (!(top_p < 1))
+            return token;
+        place = (struct place){choice->room->work[token], token};
+        before = sum_before(choice, 0, size, &place);
+        if (before < mass)
+            return token;
+    }
 }
 
 static double sum_keys(const uint64_t *keys, int32_t count)
@@ -372,184 +428,45 @@ static double sum_keys(const uint64_t *keys, int32_t count)
     return sum;
 }
 
-// What may be drawn: all tokens whose weight is at least `upper`, and those of the first keys.
-struct chosen {
-    float upper;  // INFINITY: none
-    double above; // their sum
-    int32_t key_count;
-};
-
-// Between low and high, by their bits, which are about logarithms.
-static void set_levels(float low, float high, float levels[SAMPLE_LEVELS])
+static int32_t draw_key(const uint64_t *keys, int32_t count, double uniform)
 {
-    uint32_t from, to;
-    memcpy(&from, &low, sizeof from);
-    memcpy(&to, &high, sizeof to);
-    for (uint32_t i = 0; i < SAMPLE_LEVELS; i++) {
-        const uint32_t bits =
-            from + (uint32_t)((uint64_t)(to - from) * (i + 1) / (SAMPLE_LEVELS + 1));
-        memcpy(&levels[i], &bits, sizeof bits);
+    const double target = uniform * sum_keys(keys, count);
+    double sum = 0;
+    for (int32_t i = 0; i < count; i++) {
+        sum += select_weight(keys[i]);
+        if (sum > target)
+            return select_token(keys[i]);
     }
+    return select_token(keys[count - 1]); // rounded up to the whole
 }
 
-// Narrows [*low, *high), of which the sums of the values from there on enclose `mass`. Sums are
-// estimates.
-static void enclose(const float *values, int32_t count, double mass, int rounds, float *low,
-                    float *high)
+// What min_p, top_k and top_p leave, by the keys of those that reach top_k's bound.
+static int32_t draw_top_k(const struct choice *choice, int32_t top_k, struct rng *rng)
 {
-    for (int round = 0; round < rounds; round++) {
-        float levels[SAMPLE_LEVELS], masses[SAMPLE_LEVELS];
-        set_levels(*low, *high, levels);
-        sample_passes()->masses(values, count, levels, masses);
-        int i = 0;
-        while (i < SAMPLE_LEVELS && (double)masses[i] >= mass)
-            *low = levels[i++];
-        if (i < SAMPLE_LEVELS)
-            *high = levels[i];
-    }
-}
-
-// Weights that surely belong to the largest ones of this mass, and a bound below which none does:
-// what is left between the two is little. By estimates; the result is checked.
-static struct chosen narrow(const struct choice *choice, double mass, float *low)
-{
-    const float given = *low;
-    float high = ABOVE_ALL;
-    enclose(choice->room->work, choice->sampler->vocab_size, mass * (1 - ESTIMATE_ERROR), 3, low,
-            &high);
-    const double above = sum_weights(choice, 0, choice->sampler->vocab_size, high);
-    if (above < mass)
-        return (struct chosen){.upper = high, .above = above};
-    *low = given;
-    return (struct chosen){.upper = INFINITY};
-}
-
-// Blocks that hold a weight of at least `cut`.
-static int32_t blocks_reaching(const struct choice *choice, float cut)
-{
-    int32_t count = 0;
-    for (int32_t block = 0; block < sample_block_count(choice->sampler->vocab_size); block++)
-        count += choice->room->maxima[block] >= cut;
-    return count;
-}
-
-// A bound above which there surely is this mass, by the blocks' largest weights alone: enough where
-// few tokens have most of it. Else `cut`.
-static float raise_cut(const struct choice *choice, float cut, double mass)
-{
-    float high = ABOVE_ALL;
-    enclose(choice->room->maxima, sample_block_count(choice->sampler->vocab_size),
-            mass * (1 + ESTIMATE_ERROR), 2, &cut, &high);
-    return cut;
-}
-
-// top_p alone: the fewest largest weights of at least `cut` that sum to its share of all of those.
-static struct chosen choose_mass(const struct choice *choice, float cut)
-{
-    const double top_p = (double)choice->sampler->sampling.top_p;
-    const double total = sum_weights(choice, 0, choice->sampler->vocab_size, cut),
-                 mass = top_p * total;
-    // All weights below (1 - p) * total / n together are below the mass that top_p leaves out, so
-    // none of them can be chosen; the factor covers rounding.
-    const double unreachable = 0.99 * (1.0 - top_p) * total / choice->sampler->vocab_size;
-    cut = unreachable > (double)cut ? (float)unreachable : cut;
-    cut = raise_cut(choice, cut, mass);
-    if (blocks_reaching(choice, cut) <= FEW_BLOCKS) {
-        const int32_t few = collect(choice, cut, INFINITY);
-        return (struct chosen){.upper = INFINITY,
-                               .key_count = select_mass(choice->room->keys, few, mass)};
-    }
-    float low = cut;
-    struct chosen chosen = narrow(choice, mass, &low);
-    int32_t count = collect(choice, low, chosen.upper);
-    if (low > cut && chosen.above + sum_keys(choice->room->keys, count) < mass)
-        count = collect(choice, cut, chosen.upper); // the estimate was too high
-    ASSERT(count > 0);
-    chosen.key_count = select_mass(choice->room->keys, count, mass - chosen.above);
-    return chosen;
-}
-
-// What min_p, top_k and top_p leave. The largest weight is 1 and always stays.
-static struct chosen truncate_weights(const struct choice *choice, int32_t top_k)
-{
-    const struct sora_sampling *s = &choice->sampler->sampling;
-    const float cut = s->min_p > FLT_MIN ? s->min_p : FLT_MIN;
-    if (s->top_p < 1 && top_k == choice->sampler->vocab_size)
-        return choose_mass(choice, cut);
-    int32_t count = collect(choice, cut, INFINITY);
+    const struct room *room = choice->room;
+    const float top_p = choice->sampler->sampling.top_p;
+    int32_t count = sample_passes()->collect(room->work, room->maxima, choice->sampler->vocab_size,
+                                             least_weight(choice), room->keys);
     ASSERT(count > 0);
     if (count > top_k) {
-        select_largest(choice->room->keys, count, top_k);
+        select_largest(room->keys, count, top_k);
         count = top_k;
     }
-    if (s->top_p < 1)
-        count = select_mass(choice->room->keys, count,
-                            (double)s->top_p * sum_keys(choice->room->keys, count));
-    return (struct chosen){.upper = INFINITY, .key_count = count};
-}
-
-// Whether a token may be drawn by its weight.
-static bool reaches(const struct choice *choice, int32_t token, float least)
-{
-    return choice->room->work[token] >= least && choice->room->work[token] > 0;
-}
-
-// The token at which the running sum of the weights that are at least `least` passes target, which
-// is less than their sum but for rounding. There is such a weight.
-static int32_t draw_weight(const struct choice *choice, float least, double target)
-{
-    enum { STRIDE = 16 * SAMPLE_BLOCK_TOKENS };
-    const int32_t size = choice->sampler->vocab_size;
-    double sum = 0;
-    int32_t first = 0, end;
-    for (;; first = end) {
-        end = size - first < STRIDE ? size : first + STRIDE;
-        const double part = sum_weights(choice, first, end, least);
-        if (sum + part > target || end == size)
-            break;
-        sum += part;
-    }
-    for (int32_t i = first; i < end; i++) {
-        if (!reaches(choice, i, least))
-            continue;
-        sum += (double)choice->room->work[i];
-        if (sum > target)
-            return i;
-    }
-    while (!reaches(choice, end - 1, least))
-        end--;
-    return end - 1;
-}
-
-// Draws in proportion to the weights.
-static int32_t draw(const struct choice *choice, const struct chosen *chosen, double uniform)
-{
-    const double target =
-        uniform * (chosen->above + sum_keys(choice->room->keys, chosen->key_count));
-    if (target < chosen->above)
-        return draw_weight(choice, chosen->upper, target);
-    double sum = chosen->above;
-    for (int32_t i = 0; i < chosen->key_count; i++) {
-        sum += select_weight(choice->room->keys[i]);
-        if (sum > target)
-            return select_token(choice->room->keys[i]);
-    }
-    return select_token(choice->room->keys[chosen->key_count - 1]); // rounded up to the whole
+    if (top_p < 1)
+        count = select_mass(room->keys, count, (double)top_p * sum_keys(room->keys, count));
+    return draw_key(room->keys, count, rng_uniform(rng));
 }
 
 // One token from work; best is its largest entry, which is finite.
-static int32_t sample(const struct choice *choice, double uniform, float best)
+static int32_t sample(const struct choice *choice, struct rng *rng, float best)
 {
-    const struct sora_sampler *sampler = choice->sampler;
-    if (!truncates(sampler)) {
+    const int32_t top_k = top_k_of(choice->sampler);
+    if (top_k == choice->sampler->vocab_size) {
         to_weights(choice, best, -INFINITY);
-        return draw_weight(choice, 0, uniform * sum_weights(choice, 0, sampler->vocab_size, 0));
+        return draw_mass(choice, rng);
     }
-    int32_t top_k = top_k_of(sampler);
-    float bound = top_k < sampler->vocab_size ? top_k_bound(choice, top_k) : -INFINITY;
-    to_weights(choice, best, bound);
-    const struct chosen chosen = truncate_weights(choice, top_k);
-    return draw(choice, &chosen, uniform);
+    to_weights(choice, best, top_k_bound(choice, top_k));
+    return draw_top_k(choice, top_k, rng);
 }
 
 int32_t sora_sampler_next(sora_sampler *sampler, const sora_sampler_scratch *scratch,
@@ -565,7 +482,7 @@ int32_t sora_sampler_next(sora_sampler *sampler, const sora_sampler_scratch *scr
         token = argmax(choice.room, prepare(&choice, logits, NULL, 0));
         token = token < 0 ? 0 : token;
     } else if (sampler->sampling.temperature > 0) {
-        token = sample(&choice, rng_uniform(&sampler->rng), best);
+        token = sample(&choice, &sampler->rng, best);
     }
     if (sampler->history != NULL) {
         struct history *history = know(sampler, token);
