@@ -3,6 +3,7 @@
 // matmul_int8_avx2.c, matmul_int8_avx512.c and matmul_int8_vnni.c. Each defines, for vectors of
 // VEC_LANES words, a word for each output:
 //   INT8_SUFFIX, INT8_ROWS     the name, and rows of a tile: as many as the registers hold
+//   INT8_WORDS_IN_MEMORY       where dot_* take each x as the address of its word, else broadcast
 //   dot_nibbles(sum, w, x)     adds products of unsigned bytes w (0 .. 15) and signed bytes x to
 //                              sums of a form of its own; holds for a block's 8 calls
 //   nibbles_scaled(sum, factor, scale)
@@ -154,6 +155,21 @@ LANES_FN ivec word_at(const void *from)
     return ivec_set1(word);
 }
 
+// A word of a row's x, for all outputs.
+#if defined(INT8_WORDS_IN_MEMORY)
+typedef const void *row_word;
+LANES_FN row_word row_word_at(const void *from)
+{
+    return from;
+}
+#else
+typedef ivec row_word;
+LANES_FN row_word row_word_at(const void *from)
+{
+    return word_at(from);
+}
+#endif
+
 // The even and odd k of a unit of a block.
 LANES_FN void unit_nibbles(enum nibble_source source, int unit, const uint8_t *quants,
                            uint8_t *spread, ivec even[VECS], ivec odd[VECS])
@@ -191,7 +207,7 @@ LANES_FN void nibble_block(enum nibble_source source, int rows, const struct int
         LANES_UNROLL(8)
         for (int r = 0; r < rows; r++) {
             const int8_t *x = at->narrow[r / ROW_GROUP] + (size_t)(r % ROW_GROUP) * at->d_in;
-            ivec even = word_at(x + 8 * unit), odd = word_at(x + 8 * unit + 4);
+            row_word even = row_word_at(x + 8 * unit), odd = row_word_at(x + 8 * unit + 4);
             LANES_UNROLL(2)
             for (int v = 0; v < VECS; v++) {
                 sums[r * VECS + v] = dot_nibbles(sums[r * VECS + v], low[v], even);
@@ -281,7 +297,7 @@ LANES_FN void pair_block(int rows, const struct int8_rows *at, const uint8_t *qu
         LANES_UNROLL(8)
         for (int r = 0; r < rows; r++) {
             const int8_t *x = at->narrow[r / ROW_GROUP] + (size_t)(r % ROW_GROUP) * at->d_in;
-            ivec word = word_at(x + 4 * w);
+            row_word word = row_word_at(x + 4 * w);
             LANES_UNROLL(2)
             for (int v = 0; v < VECS; v++)
                 sums[r * VECS + v] = dot_bytes(sums[r * VECS + v], words[v], word);
@@ -305,7 +321,7 @@ LANES_FN void wide_block(int rows, const struct int8_rows *at, const uint8_t *qu
         LANES_UNROLL(8)
         for (int r = 0; r < rows; r++) {
             const int16_t *x = at->wide[r / ROW_GROUP] + (size_t)(r % ROW_GROUP) * at->d_in;
-            ivec low = word_at(x + 4 * w), high = word_at(x + 4 * w + 2);
+            row_word low = row_word_at(x + 4 * w), high = row_word_at(x + 4 * w + 2);
             LANES_UNROLL(2)
             for (int v = 0; v < VECS; v++) {
                 sums[r * VECS + v] = dot_pairs(sums[r * VECS + v], even[v], low);
