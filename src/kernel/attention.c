@@ -33,7 +33,8 @@ struct attention_split {
     attention_finish_fn *finish;
     struct item *items; // [m + SPLIT_PARTS_MAX]
     int32_t item_count;
-    struct item *merges; // [m]: rows whose parts, from `part` on, are merged
+    int32_t threads_taking; // items, one for each kv head, between one of a thread's and its next
+    struct item *merges;    // [m]: rows whose parts, from `part` on, are merged
     int32_t merge_count;
     float *parts;   // [SPLIT_PARTS_MAX][G] parts
     float *threads; // scratch of each thread
@@ -115,7 +116,6 @@ static struct attention_chunk chunk_work(const struct attention_split *split, in
         .cache = split->cache,
         .row = &split->rows[row],
         .kv_head = kv_head,
-        .cold = row == 0 || split->rows[row - 1].blocks != split->rows[row].blocks,
         .q = split->q + head * (size_t)shape->head_dim,
         .scores = scratch,
         .part = scratch + heads * ATTENTION_CHUNK_TOKENS,
@@ -136,6 +136,39 @@ static float *part_of(const struct attention_split *split, int32_t part, int32_t
                               attention_part_floats(split->shape);
 }
 
+// Whether a row's keys and values are not those of the row before.
+static bool is_cold(const struct attention_split *split, int32_t row)
+{
+    return row == 0 || split->rows[row - 1].blocks != split->rows[row].blocks;
+}
+
+// What the thread will read next: a chunk of a row.
+static void set_next(const struct attention_split *split, struct attention_chunk *work, int32_t row,
+                     int32_t kv_head, int32_t chunk)
+{
+    const struct attention_row *of = &split->rows[row];
+    const int32_t start = attention_start(split->shape, of->pos);
+    const int32_t low = chunk * ATTENTION_CHUNK_TOKENS, high = low + ATTENTION_CHUNK_TOKENS - 1;
+    const int32_t first = (start > low ? start : low) / SORA_KV_BLOCK_TOKENS;
+    const int32_t last = (of->pos < high ? of->pos : high) / SORA_KV_BLOCK_TOKENS;
+    work->next_blocks = of->blocks + first;
+    work->next_count = is_cold(split, row) ? last - first + 1 : 0;
+    work->next_kv_head = kv_head;
+}
+
+// The same of an item, as far as can be foreseen of what threads take in turn.
+static void set_next_item(const struct attention_split *split, struct attention_chunk *work,
+                          int32_t index)
+{
+    const int32_t kv_heads = split->shape->kv_head_count;
+    work->next_count = 0;
+    if (index >= split->item_count * kv_heads)
+        return;
+    const struct item *item = &split->items[index / kv_heads];
+    set_next(split, work, item->row, index % kv_heads,
+             item->chunk >= 0 ? item->chunk : chunk_first(split, item->row));
+}
+
 static void run_chunk(const struct attention_split *split, struct attention_chunk *work,
                       int32_t chunk)
 {
@@ -150,7 +183,10 @@ static void run_item(void *context, int32_t index, int32_t thread)
     const struct attention_shape *shape = split->shape;
     const int32_t kv_head = index % shape->kv_head_count;
     const struct item *item = &split->items[index / shape->kv_head_count];
+    const int32_t next = index + split->threads_taking, last = chunk_last(split, item->row);
     struct attention_chunk work = chunk_work(split, item->row, kv_head, thread);
+    work.cold = index < split->threads_taking && is_cold(split, item->row);
+    set_next_item(split, &work, next);
     if (item->chunk >= 0) {
         work.part = part_of(split, item->part, kv_head);
         run_chunk(split, &work, item->chunk);
@@ -163,7 +199,11 @@ static void run_item(void *context, int32_t index, int32_t thread)
     }
     float *running = work.part + attention_part_floats(shape);
     memset(running, 0, attention_part_floats(shape) * sizeof(float));
-    for (int32_t c = chunk_first(split, item->row); c <= chunk_last(split, item->row); c++) {
+    for (int32_t c = chunk_first(split, item->row); c <= last; c++) {
+        if (c < last)
+            set_next(split, &work, item->row, kv_head, c + 1);
+        else
+            set_next_item(split, &work, next);
         run_chunk(split, &work, c);
         split->merge(shape, running, work.part);
     }
@@ -212,6 +252,7 @@ void attention_on(enum cpu_isa isa, struct pool *pool, const struct attention_sh
         positions += rows[row].pos + 1 - attention_start(shape, rows[row].pos);
     int64_t work = 2 * positions * shape->head_count * shape->head_dim;
     struct pool *shared = work < SHARED_WORK_MIN ? NULL : pool;
+    split.threads_taking = pool_threads(shared);
     pool_run(shared, split.item_count * shape->kv_head_count, run_item, &split);
     if (split.merge_count > 0)
         pool_run(shared, split.merge_count * shape->kv_head_count, merge_row, &split);

@@ -21,34 +21,67 @@ LANES_FN vec load_cell(enum sora_dtype dtype, const void *cells, size_t index)
                              : vec_load_f16((const uint16_t *)cells + index);
 }
 
-// Asks for one kv head's part of a block.
-LANES_FN void prefetch_block(const struct attention_chunk *work, const void *cells, int32_t block)
+LANES_FN size_t cell_bytes(enum sora_dtype dtype)
 {
-    const size_t width = work->cache->dtype == SORA_F32 ? sizeof(float) : sizeof(uint16_t);
+    return dtype == SORA_F32 ? sizeof(float) : sizeof(uint16_t);
+}
+
+// One kv head's part of a block.
+LANES_FN const uint8_t *head_cells(enum sora_dtype dtype, const struct attention_chunk *work,
+                                   const void *cells, int32_t block, int32_t kv_head)
+{
     const size_t each = (size_t)SORA_KV_BLOCK_TOKENS * (size_t)work->shape->head_dim;
-    const uint8_t *from =
-        (const uint8_t *)cells +
-        ((size_t)block * work->cache->block_stride + (size_t)work->kv_head * each) * width;
-    for (size_t line = 0; line < each * width; line += 64)
+    return (const uint8_t *)cells +
+           ((size_t)block * work->cache->block_stride + (size_t)kv_head * each) * cell_bytes(dtype);
+}
+
+LANES_FN void prefetch_block(enum sora_dtype dtype, const struct attention_chunk *work,
+                             const void *cells, int32_t block)
+{
+    const uint8_t *from = head_cells(dtype, work, cells, block, work->kv_head);
+    const size_t bytes =
+        (size_t)SORA_KV_BLOCK_TOKENS * (size_t)work->shape->head_dim * cell_bytes(dtype);
+    for (size_t line = 0; line < bytes; line += 64)
         __builtin_prefetch(from + line, 0, 3);
 }
 
-// Scores of `count` whole blocks for `heads` heads: q [heads][D], keys [D][T] of each block.
-// Block i's scores of head h go to scores + h * ATTENTION_CHUNK_TOKENS + i * T.
+// Where what comes next has the cells that are read with block `number` of the row: a line of them
+// is asked for with each line here, since many at once would hold up the loads. Or this block.
+LANES_FN const uint8_t *next_cells(enum sora_dtype dtype, const struct attention_chunk *work,
+                                   const void *cells, int32_t number, int32_t first)
+{
+    const int32_t i = number - first / SORA_KV_BLOCK_TOKENS;
+    if (i < work->next_count)
+        return head_cells(dtype, work, cells, work->next_blocks[i], work->next_kv_head);
+    return head_cells(dtype, work, cells, work->row->blocks[number], work->kv_head);
+}
+
+// Scores of `count` whole blocks of the row, from `number` on, for `heads` heads: q [heads][D],
+// keys [D][T] of each block. Block i's scores of head h go to
+// scores + h * ATTENTION_CHUNK_TOKENS + i * T. first: position where the chunk begins for the row.
 LANES_FN void score_blocks(enum sora_dtype dtype, int heads, int count,
-                           const struct attention_chunk *work, const int32_t *blocks,
+                           const struct attention_chunk *work, int32_t number, int32_t first,
                            const float *q, float *scores)
 {
     const size_t d = (size_t)work->shape->head_dim;
     size_t at[4];
+    const uint8_t *next[4];
     vec acc[16];
-    for (int i = 0; i < count; i++)
-        at[i] = (size_t)blocks[i] * work->cache->block_stride +
+    for (int i = 0; i < count; i++) {
+        at[i] = (size_t)work->row->blocks[number + i] * work->cache->block_stride +
                 (size_t)work->kv_head * SORA_KV_BLOCK_TOKENS * d;
+        next[i] = next_cells(dtype, work, work->cache->keys, number + i, first);
+    }
     LANES_UNROLL(16)
     for (int i = 0; i < heads * count * BLOCK_VECS; i++)
         acc[i] = vec_zero();
     for (size_t k = 0; k < d; k++) {
+        const size_t byte = k * SORA_KV_BLOCK_TOKENS * cell_bytes(dtype);
+        if (byte % 64 == 0) {
+            LANES_UNROLL(4)
+            for (int i = 0; i < count; i++)
+                __builtin_prefetch(next[i] + byte, 0, 2);
+        }
         vec each[3]; // 12 sums, 3 queries and a key are all the registers
         LANES_UNROLL(4)
         for (int h = 0; h < heads; h++)
@@ -84,15 +117,15 @@ LANES_FN void score_heads(enum sora_dtype dtype, int heads, int count,
     while (number <= last) {
         const int taken = last - number + 1 >= count ? count : 1;
         for (int32_t i = 0; i < taken && work->cold; i++) {
-            prefetch_block(work, work->cache->values, blocks[number + i]);
+            prefetch_block(dtype, work, work->cache->values, blocks[number + i]);
             if (number + taken + i <= last)
-                prefetch_block(work, work->cache->keys, blocks[number + taken + i]);
+                prefetch_block(dtype, work, work->cache->keys, blocks[number + taken + i]);
         }
         float *to = scores + (number - base) * SORA_KV_BLOCK_TOKENS;
         if (taken == count)
-            score_blocks(dtype, heads, count, work, blocks + number, q, to);
+            score_blocks(dtype, heads, count, work, number, first, q, to);
         else
-            score_blocks(dtype, heads, 1, work, blocks + number, q, to);
+            score_blocks(dtype, heads, 1, work, number, first, q, to);
         number += taken;
     }
 }
@@ -162,10 +195,14 @@ LANES_FN void weigh_tile(enum sora_dtype dtype, int heads, int vecs,
     for (int32_t p = first, next; p < end; p = next) {
         const int32_t number = p / SORA_KV_BLOCK_TOKENS, start = number * SORA_KV_BLOCK_TOKENS;
         next = start + SORA_KV_BLOCK_TOKENS < end ? start + SORA_KV_BLOCK_TOKENS : end;
+        const size_t in_block = (size_t)(p - start) * d + k;
         size_t cell = (size_t)work->row->blocks[number] * work->cache->block_stride +
-                      (size_t)work->kv_head * SORA_KV_BLOCK_TOKENS * d + (size_t)(p - start) * d +
-                      k;
+                      (size_t)work->kv_head * SORA_KV_BLOCK_TOKENS * d + in_block;
+        const uint8_t *ahead = next_cells(dtype, work, work->cache->values, number, first) +
+                               in_block * cell_bytes(dtype);
         for (int32_t i = p - work->first; i < next - work->first; i++, cell += d) {
+            __builtin_prefetch(ahead, 0, 2);
+            ahead += d * cell_bytes(dtype);
             vec weight[3];
             LANES_UNROLL(4)
             for (int h = 0; h < heads; h++)

@@ -116,9 +116,12 @@ struct attention_chunk {
     const struct attention_cache *cache;
     const struct attention_row *row;
     int32_t kv_head, first, end;
-    bool cold; // its keys and values have not just been read: ask for them in time
+    bool cold; // nobody has read its keys and values or asked for them: ask in time
     const float *q;
     float *scores, *part;
+    // Blocks that the thread will read after this chunk, and asks for with each of its own.
+    const int32_t *next_blocks;
+    int32_t next_count, next_kv_head;
 };
 typedef void attention_chunk_fn(const struct attention_chunk *work);
 typedef void attention_merge_fn(const struct attention_shape *shape, float *into,
