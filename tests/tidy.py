@@ -309,9 +309,6 @@ def rule_dead_files(tree):
     for path in tree.files(*C_LIKE):
         code = strip_c(tree.text(path), keep_strings=True)
         included |= set(re.findall(r'#[ \t]*include[ \t]*["<]([^">]+)[">]', code))
-    # What a compiler option includes is named in CMakeLists.txt by its path.
-    options = tree.text("CMakeLists.txt") if "CMakeLists.txt" in tree.paths else ""
-    included |= {include_of(path) for path in re.findall(r"\w[\w/]*\.h", options)}
     built = re.compile(
         r"(src/[a-z]+|adapters|server|loadtest|tests/support|tests/unit/[a-z]+|tests/fuzz/[a-z]+)/"
         r"[a-z0-9_]+\.c|tests/fuzz/replay\.c"

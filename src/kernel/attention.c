@@ -33,7 +33,7 @@ struct attention_split {
     attention_finish_fn *finish;
     struct item *items; // [m + SPLIT_PARTS_MAX]
     int32_t item_count;
-    int32_t threads_taking; // items, one for each kv head, between one of a thread's and its next
+    int32_t threads_taking; // tasks: about as far is it from one of a thread's to its next
     struct item *merges;    // [m]: rows whose parts, from `part` on, are merged
     int32_t merge_count;
     float *parts;   // [SPLIT_PARTS_MAX][G] parts
@@ -169,11 +169,19 @@ static void set_next_item(const struct attention_split *split, struct attention_
              item->chunk >= 0 ? item->chunk : chunk_first(split, item->row));
 }
 
+// One chunk of the row of task `index`.
 static void run_chunk(const struct attention_split *split, struct attention_chunk *work,
-                      int32_t chunk)
+                      int32_t index, int32_t chunk)
 {
+    const struct item *item = &split->items[index / split->shape->kv_head_count];
+    const int32_t begins = item->chunk >= 0 ? item->chunk : chunk_first(split, item->row);
     work->first = chunk * ATTENTION_CHUNK_TOKENS;
     work->end = work->first + ATTENTION_CHUNK_TOKENS;
+    work->cold = index < split->threads_taking && chunk == begins && is_cold(split, item->row);
+    if (item->chunk < 0 && chunk < chunk_last(split, item->row))
+        set_next(split, work, item->row, work->kv_head, chunk + 1);
+    else
+        set_next_item(split, work, index + split->threads_taking);
     split->chunk(work);
 }
 
@@ -183,28 +191,21 @@ static void run_item(void *context, int32_t index, int32_t thread)
     const struct attention_shape *shape = split->shape;
     const int32_t kv_head = index % shape->kv_head_count;
     const struct item *item = &split->items[index / shape->kv_head_count];
-    const int32_t next = index + split->threads_taking, last = chunk_last(split, item->row);
     struct attention_chunk work = chunk_work(split, item->row, kv_head, thread);
-    work.cold = index < split->threads_taking && is_cold(split, item->row);
-    set_next_item(split, &work, next);
     if (item->chunk >= 0) {
         work.part = part_of(split, item->part, kv_head);
-        run_chunk(split, &work, item->chunk);
+        run_chunk(split, &work, index, item->chunk);
         return;
     }
     if (chunk_count(split, item->row) == 1) {
-        run_chunk(split, &work, chunk_first(split, item->row));
+        run_chunk(split, &work, index, chunk_first(split, item->row));
         split->finish(shape, work.part, out_of(split, item->row, kv_head));
         return;
     }
     float *running = work.part + attention_part_floats(shape);
     memset(running, 0, attention_part_floats(shape) * sizeof(float));
-    for (int32_t c = chunk_first(split, item->row); c <= last; c++) {
-        if (c < last)
-            set_next(split, &work, item->row, kv_head, c + 1);
-        else
-            set_next_item(split, &work, next);
-        run_chunk(split, &work, c);
+    for (int32_t c = chunk_first(split, item->row); c <= chunk_last(split, item->row); c++) {
+        run_chunk(split, &work, index, c);
         split->merge(shape, running, work.part);
     }
     split->finish(shape, running, out_of(split, item->row, kv_head));

@@ -7,6 +7,7 @@
 #ifndef KERNEL_ATTENTION_BODY_H
 #define KERNEL_ATTENTION_BODY_H
 
+#include "kernel/dtype.h"
 #include "kernel/kernel_dispatch.h"
 #include "kernel/lanes.h"
 
@@ -21,18 +22,17 @@ LANES_FN vec load_cell(enum sora_dtype dtype, const void *cells, size_t index)
                              : vec_load_f16((const uint16_t *)cells + index);
 }
 
-LANES_FN size_t cell_bytes(enum sora_dtype dtype)
+// Where one kv head's part of a block begins, in elements.
+LANES_FN size_t head_offset(const struct attention_chunk *work, int32_t block, int32_t kv_head)
 {
-    return dtype == SORA_F32 ? sizeof(float) : sizeof(uint16_t);
+    return (size_t)block * work->cache->block_stride +
+           (size_t)kv_head * SORA_KV_BLOCK_TOKENS * (size_t)work->shape->head_dim;
 }
 
-// One kv head's part of a block.
 LANES_FN const uint8_t *head_cells(enum sora_dtype dtype, const struct attention_chunk *work,
                                    const void *cells, int32_t block, int32_t kv_head)
 {
-    const size_t each = (size_t)SORA_KV_BLOCK_TOKENS * (size_t)work->shape->head_dim;
-    return (const uint8_t *)cells +
-           ((size_t)block * work->cache->block_stride + (size_t)kv_head * each) * cell_bytes(dtype);
+    return (const uint8_t *)cells + head_offset(work, block, kv_head) * dtype_bytes(dtype);
 }
 
 LANES_FN void prefetch_block(enum sora_dtype dtype, const struct attention_chunk *work,
@@ -40,7 +40,7 @@ LANES_FN void prefetch_block(enum sora_dtype dtype, const struct attention_chunk
 {
     const uint8_t *from = head_cells(dtype, work, cells, block, work->kv_head);
     const size_t bytes =
-        (size_t)SORA_KV_BLOCK_TOKENS * (size_t)work->shape->head_dim * cell_bytes(dtype);
+        (size_t)SORA_KV_BLOCK_TOKENS * (size_t)work->shape->head_dim * dtype_bytes(dtype);
     for (size_t line = 0; line < bytes; line += 64)
         __builtin_prefetch(from + line, 0, 3);
 }
@@ -68,15 +68,14 @@ LANES_FN void score_blocks(enum sora_dtype dtype, int heads, int count,
     const uint8_t *next[4];
     vec acc[16];
     for (int i = 0; i < count; i++) {
-        at[i] = (size_t)work->row->blocks[number + i] * work->cache->block_stride +
-                (size_t)work->kv_head * SORA_KV_BLOCK_TOKENS * d;
+        at[i] = head_offset(work, work->row->blocks[number + i], work->kv_head);
         next[i] = next_cells(dtype, work, work->cache->keys, number + i, first);
     }
     LANES_UNROLL(16)
     for (int i = 0; i < heads * count * BLOCK_VECS; i++)
         acc[i] = vec_zero();
     for (size_t k = 0; k < d; k++) {
-        const size_t byte = k * SORA_KV_BLOCK_TOKENS * cell_bytes(dtype);
+        const size_t byte = k * SORA_KV_BLOCK_TOKENS * dtype_bytes(dtype);
         if (byte % 64 == 0) {
             LANES_UNROLL(4)
             for (int i = 0; i < count; i++)
@@ -196,13 +195,12 @@ LANES_FN void weigh_tile(enum sora_dtype dtype, int heads, int vecs,
         const int32_t number = p / SORA_KV_BLOCK_TOKENS, start = number * SORA_KV_BLOCK_TOKENS;
         next = start + SORA_KV_BLOCK_TOKENS < end ? start + SORA_KV_BLOCK_TOKENS : end;
         const size_t in_block = (size_t)(p - start) * d + k;
-        size_t cell = (size_t)work->row->blocks[number] * work->cache->block_stride +
-                      (size_t)work->kv_head * SORA_KV_BLOCK_TOKENS * d + in_block;
+        size_t cell = head_offset(work, work->row->blocks[number], work->kv_head) + in_block;
         const uint8_t *ahead = next_cells(dtype, work, work->cache->values, number, first) +
-                               in_block * cell_bytes(dtype);
+                               in_block * dtype_bytes(dtype);
         for (int32_t i = p - work->first; i < next - work->first; i++, cell += d) {
             __builtin_prefetch(ahead, 0, 2);
-            ahead += d * cell_bytes(dtype);
+            ahead += d * dtype_bytes(dtype);
             vec weight[3];
             LANES_UNROLL(4)
             for (int h = 0; h < heads; h++)

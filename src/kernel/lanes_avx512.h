@@ -3,7 +3,11 @@
 #ifndef KERNEL_LANES_AVX512_H
 #define KERNEL_LANES_AVX512_H
 
+#if defined(SORA_EMULATE_AVX512)
+#include "kernel/avx512_emulated.h"
+#else
 #include <immintrin.h>
+#endif
 
 #define VEC_LANES 16
 typedef __m512 vec;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "kernel/dtype.h"
 
 #define LORA_SUFFIX portable
 #include "kernel/lora_body.h"
@@ -111,16 +112,11 @@ static int32_t ranks_before(int64_t offset, int64_t each, int32_t count)
     return ranks < count ? (int32_t)ranks : count;
 }
 
-static size_t element_bytes(enum sora_dtype dtype)
-{
-    return dtype == SORA_F32 ? sizeof(float) : dtype == SORA_I8 ? 1 : 2;
-}
-
 // Asks for the ranks of a part whose cost starts in [low, high).
 static void fetch_ranks(const struct lora_work *work, const struct lora_part *part, int64_t low,
                         int64_t high)
 {
-    const size_t row = (size_t)work->d_in * element_bytes(part->dtype);
+    const size_t row = (size_t)work->d_in * dtype_bytes(part->dtype);
     const size_t first = (size_t)ranks_before(low, rank_cost(part), part->rank) * row;
     const size_t end = (size_t)ranks_before(high, rank_cost(part), part->rank) * row;
     for (size_t at = first; at < end; at += 64)
@@ -162,7 +158,7 @@ int32_t lora_shrink_tasks(const struct lora_work *work, int32_t threads)
 // Asks for columns [first, end) of a part.
 static void fetch_columns(const struct lora_part *part, int32_t d_out, int32_t first, int32_t end)
 {
-    const size_t width = element_bytes(part->dtype), stride = (size_t)d_out * width;
+    const size_t width = dtype_bytes(part->dtype), stride = (size_t)d_out * width;
     const uint8_t *row = (const uint8_t *)part->bt;
     for (int32_t r = 0; r < part->rank; r++, row += stride)
         for (size_t at = (size_t)first * width; at < (size_t)end * width; at += 64)

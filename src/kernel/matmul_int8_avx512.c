@@ -7,10 +7,10 @@
 #define INT8_SUFFIX avx512
 #define INT8_ROWS 8
 // The compiler would turn the sums of a tile into trees and run out of registers.
-#if defined(__AVX512F__)
-#define KEEP_ORDER(sum) __asm__("" : "+v"(sum))
-#else // emulated, in tests
+#if defined(SORA_EMULATE_AVX512)
 #define KEEP_ORDER(sum) ((void)0)
+#else
+#define KEEP_ORDER(sum) __asm__("" : "+v"(sum))
 #endif
 
 LANES_FN ivec dot_nibbles(ivec sum, ivec w, ivec x)

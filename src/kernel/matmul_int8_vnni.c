@@ -11,13 +11,13 @@
 // Adds the products of w and the word at x, which goes to every lane. Spelled out, because GCC 12
 // would broadcast the word to a register first: one instruction more for each product, where the
 // front end is the bound.
-#if defined(__AVX512VNNI__)
+#if !defined(SORA_EMULATE_AVX512)
 typedef int32_t word_in_memory __attribute__((may_alias, aligned(1)));
 #define DOT(name, sum, w, x)                  \
     __asm__("vp" #name " %2%{1to16%}, %1, %0" \
             : "+v"(sum)                       \
             : "v"(w), "m"(*(const word_in_memory *)(x)))
-#else // emulated, in tests
+#else
 #define DOT(name, sum, w, x)                                    \
     do {                                                        \
         int32_t word;                                           \

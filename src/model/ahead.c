@@ -2,6 +2,8 @@
 // See ahead.h.
 #include "model/ahead.h"
 
+#include "kernel/dtype.h"
+
 void ahead_clear(struct ahead *ahead)
 {
     ahead->list = (struct matmul_ahead){.regions = ahead->regions};
@@ -39,9 +41,7 @@ static bool add_module(struct ahead *ahead, const struct sora_base *base,
         rank = group->rank_max;
     if (rank == 0)
         return true;
-    const size_t width = module->dtype == SORA_I8    ? sizeof(int8_t)
-                         : module->dtype == SORA_F32 ? sizeof(float)
-                                                     : sizeof(uint16_t);
+    const size_t width = dtype_bytes(module->dtype);
     return add(ahead, module->a, (size_t)rank * (size_t)base->d_in[proj] * width) &&
            add(ahead, module->bt, (size_t)rank * (size_t)base->d_out[proj] * width);
 }

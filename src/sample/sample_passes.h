@@ -18,8 +18,8 @@ static inline int32_t sample_block_count(int32_t count)
 typedef void sample_tame_fn(const float *logits, int32_t count, float *work, float *maxima);
 // work[i] = e^((work[i] - best) / temperature).
 typedef void sample_weights_fn(float *work, int32_t count, float best, float temperature);
-// The sum of the values that are at least `least`: fours of values i, i + 8, i + 16 and i + 24 in
-// f32, the rest in f64, in one order.
+// The sum of the values that are at least `least`: value i in lane i mod 16, the lanes' sums in
+// one order.
 typedef double sample_sum_fn(const float *values, int32_t count, float least);
 
 // The keys (sample_select.h) of the values that are at least `cut`, in the order of their tokens;

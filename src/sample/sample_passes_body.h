@@ -31,26 +31,16 @@ static void weights(float *work, int32_t count, float best, float temperature)
         work[i] = sample_exp((work[i] - best) * inverse);
 }
 
-// Four blocks of lanes are added in f32 first: their error is far below that of a weight, and f64
-// takes twice the time.
 static double sum(const float *values, int32_t count, float least)
 {
-    enum { LANES = 8 };
-    double lanes[LANES] = {0};
+    double lanes[16] = {0};
     int32_t i = 0;
-    for (; i + 4 * LANES <= count; i += 4 * LANES) {
-        for (int lane = 0; lane < LANES; lane++) {
-            float four[4];
-            for (int part = 0; part < 4; part++) {
-                const float value = values[i + part * LANES + lane];
-                four[part] = sample_keep(value, value >= least);
-            }
-            lanes[lane] += (double)((four[0] + four[1]) + (four[2] + four[3]));
-        }
-    }
+    for (; i + 16 <= count; i += 16)
+        for (int lane = 0; lane < 16; lane++)
+            lanes[lane] += (double)sample_keep(values[i + lane], values[i + lane] >= least);
     for (; i < count; i++)
-        lanes[i % LANES] += (double)sample_keep(values[i], values[i] >= least);
-    for (int width = LANES / 2; width > 0; width /= 2)
+        lanes[i % 16] += (double)sample_keep(values[i], values[i] >= least);
+    for (int width = 8; width > 0; width /= 2)
         for (int lane = 0; lane < width; lane++)
             lanes[lane] += lanes[lane + width];
     return lanes[0];

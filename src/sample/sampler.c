@@ -462,7 +462,8 @@ static int32_t sample(const struct choice *choice, struct rng *rng, float best)
 {
     const int32_t top_k = top_k_of(choice->sampler);
     if (top_k == choice->sampler->vocab_size) {
-        to_weights(choice, best, -INFINITY);
+        sample_passes()->weights(choice->room->work, top_k, best,
+                                 choice->sampler->sampling.temperature);
         return draw_mass(choice, rng);
     }
     to_weights(choice, best, top_k_bound(choice, top_k));

@@ -368,20 +368,16 @@ def test_a_paused_server_shows_in_the_tail(tmp_path):
 
 
 def test_the_clients_own_cost_is_stated_and_small(tmp_path):
-    """Under 2 % of a core for 1,000 events a second. What else the machine does can only add to
-    it: the least of up to three rounds counts."""
-    shares = []
+    """Under 2 % of a core for 1,000 events a second."""
     with Stub("--ttft", "0.1", "--gap", "0.05") as server:
-        while len(shares) < 3 and (not shares or min(shares) >= 0.02):
-            report = measure(
-                tmp_path, server.url, "--clients", "60", "--duration", "6s", "--output-tokens",
-                "100", "--warmup", "1s", timeout=60,
-            )  # fmt: skip
-            client = report["summary"]["client"]
-            assert client["events"] > 4000
-            assert not client["bottleneck"], client
-            shares.append(client["core_share_per_1000_events_per_s"])
-    assert min(shares) < 0.02, shares
+        report = measure(
+            tmp_path, server.url, "--clients", "60", "--duration", "6s", "--output-tokens", "100",
+            "--warmup", "1s", timeout=60,
+        )  # fmt: skip
+    client = report["summary"]["client"]
+    assert client["events"] > 4000
+    assert client["core_share_per_1000_events_per_s"] < 0.02, client
+    assert not client["bottleneck"], client
 
 
 def test_the_limit_of_a_server_is_found(tmp_path):

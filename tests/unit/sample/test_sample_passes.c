@@ -102,7 +102,7 @@ static void sums_and_keys_are_those_of_plain_loops(void **state)
                 assert_true(keys < r->key_count && r->keys[keys++] == select_key(w, i));
         }
         assert_int_equal(keys, r->key_count);
-        assert_true(fabs(r->sum - sum) <= 1e-7 * sum);
+        assert_true(fabs(r->sum - sum) <= 1e-12 * sum);
         free(logits);
     }
     free(r);

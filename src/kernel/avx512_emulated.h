@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // AVX-512 and VNNI by means of AVX2, for machines without them (SIMDe): the intrinsics that
-// src/kernel uses, with the results of the real ones. Included before every line of the AVX-512
-// sources in a build with SORA_EMULATE_AVX512, which is for tests alone: it is slow.
-#ifndef SUPPORT_AVX512_EMULATED_H
-#define SUPPORT_AVX512_EMULATED_H
+// src/kernel uses, with the results of the real ones. Included by kernel/lanes_avx512.h in a build
+// with SORA_EMULATE_AVX512, which is for tests alone: it is slow.
+#ifndef KERNEL_AVX512_EMULATED_H
+#define KERNEL_AVX512_EMULATED_H
 
 #define SIMDE_ENABLE_NATIVE_ALIASES
 #include <simde/x86/avx2.h>
