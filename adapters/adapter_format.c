@@ -119,6 +119,16 @@ static float round_row(const float *values, size_t count, int8_t *to)
     return scale;
 }
 
+// Row r of bt to its places in an I8 module (sora_lora_module).
+static void place_columns(const int8_t *row, size_t r, size_t rank, size_t d_out, int8_t *bt)
+{
+    for (size_t o = 0; o < d_out; o += SORA_LORA_I8_COLUMNS) {
+        const size_t left = d_out - o;
+        const size_t width = left < SORA_LORA_I8_COLUMNS ? left : SORA_LORA_I8_COLUMNS;
+        memcpy(bt + o * rank + r * width, row + o, width);
+    }
+}
+
 // room: floats for the larger of A and twice B.
 static sora_status pack_pair_int8(const struct adapter_pair *pair, float *room,
                                   struct sora_lora_module *module, uint8_t **next,
@@ -137,8 +147,11 @@ static sora_status pack_pair_int8(const struct adapter_pair *pair, float *room,
     if (status != SORA_OK)
         return status;
     transpose((const uint8_t *)room, pair->d_out, pair->rank, sizeof *room, (uint8_t *)rows);
-    for (size_t r = 0; r < rank; r++)
-        scales[r] *= round_row(rows + r * d_out, d_out, bt + r * d_out);
+    for (size_t r = 0; r < rank; r++) {
+        int8_t *row = (int8_t *)room; // B itself is needed no more
+        scales[r] *= round_row(rows + r * d_out, d_out, row);
+        place_columns(row, r, rank, d_out, bt);
+    }
     *module = (struct sora_lora_module){.rank = pair->rank,
                                         .scale = pair->scale,
                                         .dtype = SORA_I8,

@@ -108,6 +108,12 @@ SORA_CHECKED sora_status bench_adapters_create(const struct sora_base *base,
                                                bool int8, uint64_t seed,
                                                struct bench_adapters **adapters,
                                                struct sora_error *err);
+// As many as `from` has, of one rank, at most that of each module there, in the memory of those,
+// which stay until these are destroyed.
+SORA_CHECKED sora_status bench_adapters_within(const struct sora_base *base,
+                                               const struct bench_adapters *from, int32_t rank,
+                                               struct bench_adapters **adapters,
+                                               struct sora_error *err);
 void bench_adapters_destroy(struct bench_adapters *adapters); // accepts NULL
 const struct sora_lora *bench_adapters_get(const struct bench_adapters *adapters, int32_t index);
 int64_t bench_adapters_parameters(const struct bench_adapters *adapters, int32_t index);

@@ -18,6 +18,7 @@ struct bench_adapters {
         size_t value_bytes;
         float *scales; // of all ranks, in int8
         int64_t parameters;
+        bool borrowed; // values and scales are another adapter's
     } * made;
 };
 
@@ -49,17 +50,31 @@ static void fill_values(struct made *made, bool int8, struct rng *rng)
     }
 }
 
-static sora_status make_one(const struct sora_base *base, const struct bench_ranks *ranks,
-                            bool int8, struct rng *rng, struct made *made, struct sora_error *err)
+static size_t a_bytes(const struct sora_base *base, const struct sora_lora_module *module, int proj)
 {
-    const size_t item = int8 ? sizeof(int8_t) : sizeof(uint16_t);
+    const size_t item = module->dtype == SORA_I8 ? sizeof(int8_t) : sizeof(uint16_t);
+    return to_line((size_t)module->rank * (size_t)base->d_in[proj] * item);
+}
+
+static size_t bt_bytes(const struct sora_base *base, const struct sora_lora_module *module,
+                       int proj)
+{
+    const size_t item = module->dtype == SORA_I8 ? sizeof(int8_t) : sizeof(uint16_t);
+    return to_line((size_t)module->rank * (size_t)base->d_out[proj] * item);
+}
+
+// Modules without values; the ranks of all.
+static sora_status draw_modules(const struct sora_base *base, const struct bench_ranks *ranks,
+                                bool int8, struct rng *rng, struct made *made, size_t *rank_sum,
+                                struct sora_error *err)
+{
     static const double keeps[] = {0.15, 0.3, 0.45, 0.6, 0.8};
     const double keep = keeps[rng_below(rng, 5)];
     const int32_t module_count = base->layer_count * SORA_PROJ_COUNT;
-    size_t total = 0, rank_sum = 0;
     made->modules = calloc((size_t)module_count, sizeof *made->modules);
     if (made->modules == NULL)
         return sora_fail(err, SORA_NO_MEMORY, "no memory for a made adapter");
+    *rank_sum = 0;
     for (int32_t i = 0; i < module_count; i++) {
         const int proj = i % SORA_PROJ_COUNT;
         const int32_t narrow =
@@ -68,11 +83,41 @@ static sora_status make_one(const struct sora_base *base, const struct bench_ran
         rank = rank < narrow ? rank : narrow;
         made->modules[i] = (struct sora_lora_module){
             .rank = rank, .scale = 2.0f, .dtype = int8 ? SORA_I8 : SORA_BF16};
-        total += to_line((size_t)rank * (size_t)base->d_in[proj] * item) +
-                 to_line((size_t)rank * (size_t)base->d_out[proj] * item);
-        rank_sum += (size_t)rank;
+        *rank_sum += (size_t)rank;
         made->parameters += (int64_t)rank * (base->d_in[proj] + base->d_out[proj]);
     }
+    made->lora = (struct sora_lora){base->layer_count, made->modules};
+    return SORA_OK;
+}
+
+// Where each module's values are: one after another in made->values and made->scales.
+static void place_modules(const struct sora_base *base, struct made *made)
+{
+    uint8_t *next = made->values;
+    const float *scales = made->scales;
+    for (int32_t i = 0; i < base->layer_count * SORA_PROJ_COUNT; i++) {
+        struct sora_lora_module *module = &made->modules[i];
+        if (module->rank == 0)
+            continue;
+        module->a = next;
+        next += a_bytes(base, module, i % SORA_PROJ_COUNT);
+        module->bt = next;
+        next += bt_bytes(base, module, i % SORA_PROJ_COUNT);
+        module->scales = module->dtype == SORA_I8 ? scales : NULL;
+        scales += module->rank;
+    }
+}
+
+static sora_status make_one(const struct sora_base *base, const struct bench_ranks *ranks,
+                            bool int8, struct rng *rng, struct made *made, struct sora_error *err)
+{
+    size_t total = 0, rank_sum;
+    sora_status status = draw_modules(base, ranks, int8, rng, made, &rank_sum, err);
+    if (status != SORA_OK)
+        return status;
+    for (int32_t i = 0; i < base->layer_count * SORA_PROJ_COUNT; i++)
+        total += a_bytes(base, &made->modules[i], i % SORA_PROJ_COUNT) +
+                 bt_bytes(base, &made->modules[i], i % SORA_PROJ_COUNT);
     made->value_bytes = total + 64;
     made->values = pages_map(made->value_bytes);
     made->scales = calloc(rank_sum + 1, sizeof *made->scales);
@@ -81,21 +126,22 @@ static sora_status make_one(const struct sora_base *base, const struct bench_ran
     fill_values(made, int8, rng);
     for (size_t i = 0; i < rank_sum; i++)
         made->scales[i] = 1.5e-8f;
-    uint8_t *next = made->values;
-    const float *scales = made->scales;
-    for (int32_t i = 0; i < module_count; i++) {
-        struct sora_lora_module *module = &made->modules[i];
-        if (module->rank == 0)
-            continue;
-        module->a = next;
-        next += to_line((size_t)module->rank * (size_t)base->d_in[i % SORA_PROJ_COUNT] * item);
-        module->bt = next;
-        next += to_line((size_t)module->rank * (size_t)base->d_out[i % SORA_PROJ_COUNT] * item);
-        module->scales = int8 ? scales : NULL;
-        scales += module->rank;
-    }
-    made->lora = (struct sora_lora){base->layer_count, made->modules};
+    place_modules(base, made);
     return SORA_OK;
+}
+
+static struct bench_adapters *adapters_of(int32_t count, struct sora_error *err)
+{
+    struct bench_adapters *created = calloc(1, sizeof *created);
+    if (created != NULL)
+        created->made = calloc((size_t)count, sizeof *created->made);
+    if (created == NULL || created->made == NULL) {
+        bench_adapters_destroy(created);
+        (void)sora_fail(err, SORA_NO_MEMORY, "no memory for %d made adapters", (int)count);
+        return NULL;
+    }
+    created->count = count;
+    return created;
 }
 
 sora_status bench_adapters_create(const struct sora_base *base, const struct bench_ranks *ranks,
@@ -104,14 +150,9 @@ sora_status bench_adapters_create(const struct sora_base *base, const struct ben
 {
     struct rng rng;
     rng_seed(&rng, seed);
-    struct bench_adapters *created = calloc(1, sizeof *created);
-    if (created != NULL)
-        created->made = calloc((size_t)count, sizeof *created->made);
-    if (created == NULL || created->made == NULL) {
-        bench_adapters_destroy(created);
-        return sora_fail(err, SORA_NO_MEMORY, "no memory for %d made adapters", (int)count);
-    }
-    created->count = count;
+    struct bench_adapters *created = adapters_of(count, err);
+    if (created == NULL)
+        return SORA_NO_MEMORY;
     for (int32_t i = 0; i < count; i++) {
         sora_status status = make_one(base, ranks, int8, &rng, &created->made[i], err);
         if (status != SORA_OK) {
@@ -123,14 +164,45 @@ sora_status bench_adapters_create(const struct sora_base *base, const struct ben
     return SORA_OK;
 }
 
+sora_status bench_adapters_within(const struct sora_base *base, const struct bench_adapters *from,
+                                  int32_t rank, struct bench_adapters **adapters,
+                                  struct sora_error *err)
+{
+    const struct bench_ranks ranks = {.kind = BENCH_UNIFORM, .rank = rank};
+    struct bench_adapters *created = adapters_of(from->count, err);
+    struct rng rng; // draws nothing that counts here
+    rng_seed(&rng, 1);
+    if (created == NULL)
+        return SORA_NO_MEMORY;
+    for (int32_t i = 0; i < from->count; i++) {
+        struct made *made = &created->made[i];
+        const bool int8 = from->made[i].modules[0].dtype == SORA_I8;
+        size_t rank_sum;
+        sora_status status = draw_modules(base, &ranks, int8, &rng, made, &rank_sum, err);
+        if (status != SORA_OK) {
+            bench_adapters_destroy(created);
+            return status;
+        }
+        made->borrowed = true;
+        made->values = from->made[i].values;
+        made->scales = from->made[i].scales;
+        place_modules(base, made);
+    }
+    *adapters = created;
+    return SORA_OK;
+}
+
 void bench_adapters_destroy(struct bench_adapters *adapters)
 {
     if (adapters == NULL)
         return;
     for (int32_t i = 0; i < adapters->count; i++) {
-        free(adapters->made[i].modules);
-        free(adapters->made[i].scales);
-        pages_unmap(adapters->made[i].values, adapters->made[i].value_bytes);
+        struct made *made = &adapters->made[i];
+        free(made->modules);
+        if (made->borrowed)
+            continue;
+        free(made->scales);
+        pages_unmap(made->values, made->value_bytes);
     }
     free(adapters->made);
     free(adapters);

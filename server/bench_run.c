@@ -40,7 +40,6 @@ struct bench {
 // One decode batch: open sequences at the same length, and what their steps are made of.
 struct batch {
     int32_t count;
-    int32_t rank_max; // of the adapters; 0: all ranks
     int32_t seqs[BENCH_BATCH_MAX];
     struct sora_lora_part parts[BENCH_BATCH_MAX];
     struct sora_span spans[BENCH_BATCH_MAX];
@@ -147,8 +146,7 @@ static double decode_step(struct bench *bench, struct batch *batch,
 {
     for (int32_t i = 0; i < batch->count; i++) {
         const struct sora_lora *lora = loras != NULL ? loras[i] : NULL;
-        batch->parts[i] =
-            (struct sora_lora_part){.lora = lora, .scale = 1.0f, .rank_max = batch->rank_max};
+        batch->parts[i] = (struct sora_lora_part){.lora = lora, .scale = 1.0f};
         batch->spans[i] = (struct sora_span){
             .seq = batch->seqs[i],
             .tokens = bench->tokens + (size_t)(i % bench->token_count),
@@ -302,53 +300,67 @@ static int32_t round_steps(int32_t steps)
 }
 
 struct sum_points {
+    struct bench_adapters *adapters[BENCH_SUM_POINTS];
     double us[BENCH_SUM_POINTS][STEPS_MAX + SUM_ROUNDS]; // of each step
     double rank_sums[BENCH_SUM_POINTS];
     int32_t count; // steps of each point so far
 };
 
+static double sum_step(struct bench *bench, struct batch *batch, struct sum_points *points,
+                       int32_t p)
+{
+    const struct sora_lora *loras[SPLIT_BATCH];
+    struct sora_step_stats stats = {0};
+    for (int32_t i = 0; i < SPLIT_BATCH; i++)
+        loras[i] = bench_adapters_get(points->adapters[p], i);
+    decode_step(bench, batch, loras, &stats);
+    points->rank_sums[p] = (double)stats.rank_sum;
+    return (double)stats.adapter_us;
+}
+
 // Steps that take all points in turn: a machine's pace changes within seconds.
-static sora_status add_round(struct bench *bench, const struct sora_lora *const *loras,
-                             struct sum_points *points, struct sora_error *err)
+static sora_status add_round(struct bench *bench, struct sum_points *points, struct sora_error *err)
 {
     const int32_t steps = round_steps(bench->plan->steps);
     struct batch batch;
     sora_status status = open_batch(bench, SPLIT_BATCH, BENCH_SUM_POINTS * steps + 1, &batch, err);
     if (status != SORA_OK)
         return status;
-    decode_step(bench, &batch, loras, NULL);
+    (void)sum_step(bench, &batch, points, 0);
     for (int32_t i = 0; i < steps; i++, points->count++)
-        for (int32_t p = 0; p < BENCH_SUM_POINTS; p++) {
-            struct sora_step_stats stats = {0};
-            batch.rank_max = sum_ranks[p];
-            decode_step(bench, &batch, loras, &stats);
-            points->us[p][points->count] = (double)stats.adapter_us;
-            points->rank_sums[p] = (double)stats.rank_sum;
-        }
+        for (int32_t p = 0; p < BENCH_SUM_POINTS; p++)
+            points->us[p][points->count] = sum_step(bench, &batch, points, p);
     close_batch(bench, &batch);
     return SORA_OK;
 }
 
-// Adapter time of steps whose rank sum grows, each row with an adapter of its own, of which the
-// first ranks are used.
+// The adapters of all points; the last ones' memory serves all.
+static sora_status make_points(const struct bench *bench, struct sum_points *points,
+                               struct sora_error *err)
+{
+    const int32_t last = BENCH_SUM_POINTS - 1;
+    const struct sora_base *base = &bench->info->base;
+    const struct bench_ranks ranks = {.kind = BENCH_UNIFORM, .rank = sum_ranks[last]};
+    sora_status status = bench_adapters_create(base, &ranks, SPLIT_BATCH, computes_int8(bench),
+                                               bench->plan->seed, &points->adapters[last], err);
+    for (int32_t p = 0; p < last && status == SORA_OK; p++)
+        status = bench_adapters_within(base, points->adapters[last], sum_ranks[p],
+                                       &points->adapters[p], err);
+    return status;
+}
+
+// Adapter time of steps whose rank sum grows, each row with an adapter of its own.
 static sora_status measure_rank_sums(struct bench *bench, struct sora_error *err)
 {
-    const struct bench_ranks ranks = {.kind = BENCH_UNIFORM,
-                                      .rank = sum_ranks[BENCH_SUM_POINTS - 1]};
-    const struct sora_lora *loras[SPLIT_BATCH];
     struct bench_result *result = bench->result;
-    struct bench_adapters *adapters = NULL;
     struct sum_points points = {.count = 0};
-    sora_status status =
-        bench_adapters_create(&bench->info->base, &ranks, SPLIT_BATCH, computes_int8(bench),
-                              bench->plan->seed, &adapters, err);
-    for (int32_t i = 0; status == SORA_OK && i < SPLIT_BATCH; i++)
-        loras[i] = bench_adapters_get(adapters, i);
+    sora_status status = make_points(bench, &points, err);
     for (int32_t round = 0; status == SORA_OK && round < SUM_ROUNDS; round++) {
         show(bench, "rank sums");
-        status = add_round(bench, loras, &points, err);
+        status = add_round(bench, &points, err);
     }
-    bench_adapters_destroy(adapters);
+    for (int32_t p = 0; p < BENCH_SUM_POINTS; p++)
+        bench_adapters_destroy(points.adapters[p]);
     if (status != SORA_OK)
         return status;
     for (int32_t p = 0; p < BENCH_SUM_POINTS; p++)

@@ -23,13 +23,18 @@ enum sora_proj {
 // Element types an adapter may be stored and computed in; I8 is for computing alone.
 enum sora_dtype { SORA_F32, SORA_F16, SORA_BF16, SORA_I8 };
 
+// Columns of an I8 module's bt that lie together.
+#define SORA_LORA_I8_COLUMNS 32
+
 // One module: y += scale * B (A x). Rank 0: a and bt are NULL and the module costs nothing.
 struct sora_lora_module {
     int32_t rank;
     float scale;           // alpha/rank of the file, i.e. alpha/r_max of training
     enum sora_dtype dtype; // of a and bt
     const void *a;         // [rank, d_in], row-major, 64-byte aligned
-    const void *bt;        // [rank, d_out]: B transposed, 64-byte aligned
+    // B transposed, 64-byte aligned: [rank, d_out]; I8: [rank, 32] of columns 0 .. 31, then of the
+    // next 32, and of the last ones as many as are left. So what a few columns need is one piece.
+    const void *bt;
     // I8: [rank], what the products of row r of a and of bt are multiplied by together; else NULL.
     const float *scales;
 };

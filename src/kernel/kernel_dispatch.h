@@ -23,10 +23,13 @@ struct matmul_job {
     const struct weight *weight;
     const float *x; // [m, d_in]
     int32_t m;
-    float *y;                         // [m, d_out]
-    const struct row_quant *quant;    // x in 8 bits: for matmul_int8_panels only
-    const struct matmul_ahead *ahead; // NULL: none. For matmul_int8_panels only:
-    size_t ahead_from, ahead_each;    // byte where the job's first panel begins; bytes for a panel
+    float *y; // [m, d_out]
+    // For matmul_int8_panels only: x in 8 bits; what is fetched beside the panels, all of `own` and
+    // of `ahead` (NULL: none) from a byte on so many for each panel.
+    const struct row_quant *quant;
+    struct matmul_ahead own;
+    const struct matmul_ahead *ahead;
+    size_t ahead_from, ahead_each;
 };
 // Panels [first, first + count) of a job. unpacked: one thread's scratch, 64-byte aligned,
 // [MATMUL_CHUNK_VALUES][16].

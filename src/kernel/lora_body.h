@@ -12,6 +12,7 @@
 #include "kernel/lanes.h"
 
 #define LORA_DOT_VALUES (2 * VEC_LANES)
+_Static_assert(SORA_LORA_I8_COLUMNS == 4 * VEC_LANES, "a tile of an I8 module's columns");
 
 #define LORA_PASTE_AGAIN(name, suffix) name##_##suffix
 #define LORA_PASTE(name, suffix) LORA_PASTE_AGAIN(name, suffix)
@@ -84,7 +85,11 @@ LANES_FN void shrink_as(enum sora_dtype dtype, const struct lora_shrink *work, i
     int32_t rank = first;
     for (; rank + 4 <= end; rank += 4)
         shrink_tile(dtype, 4, 1, work, rank, row);
-    for (; rank < end; rank++)
+    if (end - rank == 3)
+        shrink_tile(dtype, 3, 1, work, rank, row);
+    else if (end - rank == 2)
+        shrink_tile(dtype, 2, 1, work, rank, row);
+    else if (end - rank == 1)
         shrink_tile(dtype, 1, 1, work, rank, row);
 }
 
@@ -101,53 +106,94 @@ void LORA_PASTE(lora_shrink, LORA_SUFFIX)(const struct lora_shrink *work, int32_
         shrink_as(SORA_BF16, work, first, end);
 }
 
-// `vecs` vectors of outputs from o on, for each of `rows` (up to 2) rows; the last vector may be
-// ragged.
-LANES_FN void expand_tile(enum sora_dtype dtype, int vecs, int rows, const struct lora_expand *work,
-                          int32_t row, int32_t o, int32_t left)
-{
-    const size_t d_out = (size_t)work->d_out;
-    const float *t = work->part->t + (size_t)row * (size_t)work->part->rank;
+// One or two rows of a part, in registers: a vector's store may change whatever has an address.
+struct expand_rows {
+    const void *bt;
+    size_t rank, rank_stored, d_out;
+    const float *t[2];
     float *y[2];
-    vec acc[8];
+};
+
+LANES_FN struct expand_rows rows_of(const struct lora_expand *work, int rows, int32_t row)
+{
+    const struct lora_part *part = work->part;
+    struct expand_rows of = {.bt = part->bt,
+                             .rank = (size_t)part->rank,
+                             .rank_stored = (size_t)part->rank_stored,
+                             .d_out = (size_t)work->d_out};
     LANES_UNROLL(2)
-    for (int i = 0; i < rows; i++)
-        y[i] = work->y + (size_t)work->part->rows[row + i] * d_out + o;
+    for (int i = 0; i < rows; i++) {
+        of.t[i] = part->t + (size_t)(row + i) * of.rank;
+        of.y[i] = work->y + (size_t)part->rows[row + i] * of.d_out;
+    }
+    return of;
+}
+
+// `vecs` vectors of outputs from o on, for each of `rows` rows; the last vector may be ragged. Row
+// r of bt has them at place + r * stride.
+LANES_FN void expand_tile(enum sora_dtype dtype, int vecs, int rows, const struct expand_rows *of,
+                          size_t place, size_t stride, size_t o, int32_t left)
+{
+    vec acc[8];
     LANES_UNROLL(8)
     for (int i = 0; i < rows * vecs; i++) {
         int32_t at = i % vecs * VEC_LANES;
-        acc[i] = vec_load_part(y[i / vecs] + at, left - at);
+        acc[i] = vec_load_part(of->y[i / vecs] + o + at, left - at);
     }
-    for (int32_t r = 0; r < work->part->rank; r++) {
+    for (size_t r = 0; r < of->rank; r++, place += stride) {
         LANES_UNROLL(8)
         for (int v = 0; v < vecs; v++) {
             int32_t at = v * VEC_LANES;
-            vec b = vec_load_part_as(dtype, work->part->bt, (size_t)r * d_out + (size_t)(o + at),
-                                     left - at);
+            vec b = vec_load_part_as(dtype, of->bt, place + (size_t)at, left - at);
             LANES_UNROLL(2)
             for (int i = 0; i < rows; i++)
-                acc[i * vecs + v] =
-                    vec_fma(vec_set1(t[(size_t)i * (size_t)work->part->rank + (size_t)r]), b,
-                            acc[i * vecs + v]);
+                acc[i * vecs + v] = vec_fma(vec_set1(of->t[i][r]), b, acc[i * vecs + v]);
         }
     }
     LANES_UNROLL(8)
     for (int i = 0; i < rows * vecs; i++) {
         int32_t at = i % vecs * VEC_LANES;
-        vec_store_part(y[i / vecs] + at, acc[i], left - at);
+        vec_store_part(of->y[i / vecs] + o + at, acc[i], left - at);
     }
 }
 
 LANES_FN void expand_rows(enum sora_dtype dtype, int vecs, int rows, const struct lora_expand *work,
                           int32_t row, int32_t first, int32_t end)
 {
+    const struct expand_rows of = rows_of(work, rows, row);
     int32_t o = first;
     for (; o + vecs * VEC_LANES <= end; o += vecs * VEC_LANES)
-        expand_tile(dtype, vecs, rows, work, row, o, vecs * VEC_LANES);
+        expand_tile(dtype, vecs, rows, &of, (size_t)o, of.d_out, (size_t)o, vecs * VEC_LANES);
     for (; vecs > 4 && o + 4 * VEC_LANES <= end; o += 4 * VEC_LANES)
-        expand_tile(dtype, 4, rows, work, row, o, 4 * VEC_LANES);
+        expand_tile(dtype, 4, rows, &of, (size_t)o, of.d_out, (size_t)o, 4 * VEC_LANES);
     for (; o < end; o += VEC_LANES)
-        expand_tile(dtype, 1, rows, work, row, o, end - o);
+        expand_tile(dtype, 1, rows, &of, (size_t)o, of.d_out, (size_t)o, end - o);
+}
+
+// Columns [first, end) of one tile of an I8 module, by vectors.
+LANES_FN void expand_i8_columns(int rows, const struct expand_rows *of, size_t first, size_t end)
+{
+    const size_t tile = first / SORA_LORA_I8_COLUMNS * SORA_LORA_I8_COLUMNS;
+    const size_t left = of->d_out - tile;
+    const size_t width = left < SORA_LORA_I8_COLUMNS ? left : SORA_LORA_I8_COLUMNS;
+    for (size_t o = first; o < end; o += VEC_LANES)
+        expand_tile(SORA_I8, 1, rows, of, tile * of->rank_stored + (o - tile), width, o,
+                    (int32_t)(end - o));
+}
+
+LANES_FN void expand_i8_rows(int rows, const struct lora_expand *work, int32_t row, size_t first,
+                             size_t end)
+{
+    const struct expand_rows of = rows_of(work, rows, row);
+    const size_t each = SORA_LORA_I8_COLUMNS;
+    size_t o = (first + each - 1) / each * each; // where whole tiles begin
+    if (first < o)
+        expand_i8_columns(rows, &of, first, o < end ? o : end);
+    for (; o + each <= end; o += each)
+        expand_tile(SORA_I8, SORA_LORA_I8_COLUMNS / VEC_LANES, rows, &of, o * of.rank_stored, each,
+                    o, (int32_t)each);
+    if (o < end)
+        expand_i8_columns(rows, &of, o, end);
 }
 
 LANES_FN void expand_as(enum sora_dtype dtype, const struct lora_expand *work, int32_t first,
@@ -160,6 +206,15 @@ LANES_FN void expand_as(enum sora_dtype dtype, const struct lora_expand *work, i
         expand_rows(dtype, 8, 1, work, row, first, end);
 }
 
+LANES_FN void expand_i8(const struct lora_expand *work, size_t first, size_t end)
+{
+    int32_t row = 0;
+    for (; row + 2 <= work->part->row_count; row += 2)
+        expand_i8_rows(2, work, row, first, end);
+    if (row < work->part->row_count)
+        expand_i8_rows(1, work, row, first, end);
+}
+
 void LORA_PASTE(lora_expand, LORA_SUFFIX)(const struct lora_expand *work, int32_t first,
                                           int32_t end)
 {
@@ -168,7 +223,7 @@ void LORA_PASTE(lora_expand, LORA_SUFFIX)(const struct lora_expand *work, int32_
     else if (work->part->dtype == SORA_F16)
         expand_as(SORA_F16, work, first, end);
     else if (work->part->dtype == SORA_I8)
-        expand_as(SORA_I8, work, first, end);
+        expand_i8(work, (size_t)first, (size_t)end);
     else
         expand_as(SORA_BF16, work, first, end);
 }

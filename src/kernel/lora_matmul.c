@@ -67,6 +67,7 @@ static void list_parts(struct lora_work *work, int32_t call)
                                    .scale = group->scale * module->scale,
                                    .rank = rank,
                                    .row_count = group->row_count,
+                                   .rank_stored = module->rank,
                                    .dtype = module->dtype};
         work->rank_sum += (int64_t)rank * part->row_count;
         work->shrink_cost += rank * rank_cost(part);
@@ -155,7 +156,30 @@ int32_t lora_shrink_tasks(const struct lora_work *work, int32_t threads)
 
 // --- expand ---
 
-// Asks for columns [first, end) of a part.
+// The columns of all its ranks lie together.
+static bool in_one_piece(const struct lora_part *part)
+{
+    return part->dtype == SORA_I8 && part->rank == part->rank_stored;
+}
+
+int32_t lora_expand_reads(const struct lora_work *work, int32_t call, int32_t first, int32_t end,
+                          struct matmul_region *regions, int32_t max)
+{
+    int32_t count = 0;
+    size_t before = 0;
+    for (int32_t i = 0; i < work->part_counts[call] && count < max; i++) {
+        const struct lora_part *part = &work->parts[call][i];
+        if (!in_one_piece(part))
+            continue;
+        const size_t rank = (size_t)part->rank, bytes = (size_t)(end - first) * rank;
+        const uint8_t *columns = (const uint8_t *)part->bt + (size_t)first * rank;
+        regions[count++] = (struct matmul_region){columns, bytes, before};
+        before += bytes;
+    }
+    return count;
+}
+
+// Asks for columns [first, end) of a part that has them as [rank, d_out].
 static void fetch_columns(const struct lora_part *part, int32_t d_out, int32_t first, int32_t end)
 {
     const size_t width = dtype_bytes(part->dtype), stride = (size_t)d_out * width;
@@ -169,13 +193,24 @@ void lora_expand_columns(const struct lora_work *work, int32_t call, float *y, i
                          int32_t first, int32_t end)
 {
     ASSERT(call >= 0 && call < work->call_count && first >= 0 && end <= d_out);
+    ASSERT(first % VEC_LANES == 0);
     for (int32_t i = 0; i < work->part_counts[call]; i++) {
         const struct lora_part *part = &work->parts[call][i];
         const struct lora_expand expand = {part, y, d_out};
-        if (i + EXPAND_AHEAD < work->part_counts[call])
+        if (i + EXPAND_AHEAD < work->part_counts[call] && part[EXPAND_AHEAD].dtype != SORA_I8)
             fetch_columns(part + EXPAND_AHEAD, d_out, first, end);
         (work->isa == CPU_PORTABLE ? lora_expand_portable : lora_expand_avx2)(&expand, first, end);
     }
+}
+
+// Where a module has element o of row r of bt.
+static size_t bt_index(const struct sora_lora_module *module, size_t d_out, size_t r, size_t o)
+{
+    if (module->dtype != SORA_I8)
+        return r * d_out + o;
+    const size_t tile = o / SORA_LORA_I8_COLUMNS * SORA_LORA_I8_COLUMNS, left = d_out - tile;
+    const size_t width = left < SORA_LORA_I8_COLUMNS ? left : SORA_LORA_I8_COLUMNS;
+    return tile * (size_t)module->rank + r * width + (o - tile);
 }
 
 static double element_at(enum sora_dtype dtype, const void *array, size_t index)
@@ -200,7 +235,8 @@ static void row_ref(const struct sora_lora_module *module, int32_t rank, double 
     for (size_t o = 0; o < d_out; o++) {
         double sum = y[o];
         for (size_t r = 0; r < (size_t)rank; r++)
-            sum += (double)t[r] * element_at(module->dtype, module->bt, r * d_out + o);
+            sum +=
+                (double)t[r] * element_at(module->dtype, module->bt, bt_index(module, d_out, r, o));
         y[o] = (float)sum;
     }
 }

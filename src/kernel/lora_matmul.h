@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "base/cpu.h"
+#include "kernel/matmul.h"
 #include "sora/limits.h"
 #include "sora/lora.h"
 
@@ -39,6 +40,7 @@ struct lora_part {
     float *t;    // [row_count, rank]
     float scale; // t is multiplied by it
     int32_t rank, row_count;
+    int32_t rank_stored; // that bt has
     enum sora_dtype dtype;
 };
 
@@ -69,8 +71,12 @@ int64_t lora_work_init(struct lora_work *work);
 int32_t lora_shrink_tasks(const struct lora_work *work, int32_t threads);
 // Fills one task's part of all t from x; different tasks at the same time.
 void lora_shrink_task(const struct lora_work *work, int32_t index, int32_t task_count);
-// Adds to columns [first, end) of module `call` in y [m, d_out]. After all shrink tasks; by any
-// thread, different columns at the same time.
+// The memory that lora_expand_columns will read for these columns: up to `max` regions, returned is
+// how many. Of I8 adapters that are used with all their ranks; of others it lies too far apart.
+int32_t lora_expand_reads(const struct lora_work *work, int32_t call, int32_t first, int32_t end,
+                          struct matmul_region *regions, int32_t max);
+// Adds to columns [first, end) of module `call` in y [m, d_out], first a multiple of 8. After all
+// shrink tasks; by any thread, different columns at the same time.
 void lora_expand_columns(const struct lora_work *work, int32_t call, float *y, int32_t d_out,
                          int32_t first, int32_t end);
 // The reference, in double: y [m, d_out] += scale * B (A x) of one module. scratch [rank].

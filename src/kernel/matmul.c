@@ -14,9 +14,10 @@
 #define FEW_ROWS 8 // with fewer, as in f32
 #define MANY_ROWS 64
 // Values of y after which `after` is called, while they are in the cache; and at least so many
-// panels, as an adapter's columns lie apart.
+// panels, as each call looks at every adapter.
 #define AFTER_VALUES 4096
 #define AFTER_PANELS_MIN 4
+#define OWN_REGIONS_MAX 64 // that `after` reads of one range
 
 // Floats of a thread's scratch, whole cache lines: a chunk of a panel in f32, or all of one spread.
 // Grows with d_in, so that the widest weight's serves all.
@@ -71,6 +72,22 @@ static int32_t task_count(const struct matmul_split *split)
     return count;
 }
 
+// What will be read after these panels.
+static struct matmul_ahead regions_of(const struct matmul_beside *beside, int32_t call,
+                                      int32_t d_out, int32_t first, int32_t count,
+                                      struct matmul_region *regions)
+{
+    struct matmul_ahead own = {.regions = regions};
+    const int32_t low = first * WEIGHT_PANEL_ROWS, end = low + count * WEIGHT_PANEL_ROWS;
+    if (beside->reads == NULL)
+        return own;
+    own.region_count = beside->reads(beside->context, call, low, end < d_out ? end : d_out, regions,
+                                     OWN_REGIONS_MAX);
+    if (own.region_count > 0)
+        own.bytes = regions[own.region_count - 1].before + regions[own.region_count - 1].bytes;
+    return own;
+}
+
 // passed: panels of the calls before.
 static void multiply_panels(const struct matmul_split *split, int32_t call, int32_t passed,
                             int32_t first, int32_t count, int32_t thread)
@@ -88,10 +105,14 @@ static void multiply_panels(const struct matmul_split *split, int32_t call, int3
         job.ahead_from = (size_t)(passed + first) * job.ahead_each;
     }
     float *scratch = split->scratch + (size_t)thread * thread_floats(of->weight->d_in);
-    if (work->quant != NULL && matmul_int8_takes(of->weight))
-        split->run_int8(&job, first, count, (uint8_t *)scratch);
-    else
+    if (work->quant == NULL || !matmul_int8_takes(of->weight)) {
         split->run(&job, first, count, scratch);
+        return;
+    }
+    struct matmul_region regions[OWN_REGIONS_MAX];
+    if (work->beside != NULL)
+        job.own = regions_of(work->beside, call, of->weight->d_out, first, count, regions);
+    split->run_int8(&job, first, count, (uint8_t *)scratch);
 }
 
 static void run_panels(const struct matmul_split *split, int32_t call, int32_t passed,

@@ -24,28 +24,31 @@ struct matmul_call {
     float *y;
 };
 
-// Other work on the same x, an adapter's. `before`: tasks that threads take before those of the
-// products, by index; no product waits for them (NULL when there are none). `after`: columns
-// [first, end) of y of call number `call` were set, on the thread that set them; different ranges
-// at the same time.
-struct matmul_beside {
-    void (*before)(void *context, int32_t index, int32_t thread);
-    int32_t before_count;
-    void (*after)(void *context, int32_t call, int32_t first, int32_t end, int32_t thread);
-    void *context;
-};
-
 // Memory that is read soon after a product: it is fetched into the cache beside it, an equal part
 // with each panel, while the arithmetic of many rows leaves memory idle. A hint: nothing but time
 // depends on it, and what finds no room is left.
 struct matmul_region {
     const void *first;
-    size_t bytes;
+    size_t bytes, before; // its own, and of all regions before it in a list
 };
 struct matmul_ahead {
     const struct matmul_region *regions;
     int32_t region_count;
     size_t bytes; // of all
+};
+
+// Other work on the same x, an adapter's. `before`: tasks that threads take before those of the
+// products, by index; no product waits for them (NULL when there are none). `after`: columns
+// [first, end) of y of call number `call` were set, on the thread that set them; different ranges
+// at the same time. `reads` (NULL: none): what `after` will read for such a range, up to `max`
+// regions; products with integers fetch it beside just these columns.
+struct matmul_beside {
+    void (*before)(void *context, int32_t index, int32_t thread);
+    int32_t before_count;
+    void (*after)(void *context, int32_t call, int32_t first, int32_t end, int32_t thread);
+    int32_t (*reads)(void *context, int32_t call, int32_t first, int32_t end,
+                     struct matmul_region *regions, int32_t max);
+    void *context;
 };
 
 // Products that read the same x (q, k, v), as one piece of work for the pool. All arrays are

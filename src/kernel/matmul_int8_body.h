@@ -25,7 +25,7 @@
 #define UNITS 4             // words of nibbles in a row's block
 #define PREFETCH_BYTES 2048 // how far ahead a panel's only tile fetches
 #define PREFETCH_TILES 4    // of a panel, over which fetching the next one is spread
-#define FETCH_BYTES 320     // of regions that a tile asks for with a block
+#define FETCH_LINES 4       // of regions that a tile asks for with a block
 
 #define PASTE_AGAIN(name, suffix) name##_##suffix
 #define PASTE(name, suffix) PASTE_AGAIN(name, suffix)
@@ -44,43 +44,70 @@ struct int8_fetch {
     size_t step;
 };
 
-// A walk over the regions of job->ahead, which goes on from tile to tile and panel to panel.
+// A walk over regions, which goes on from tile to tile and panel to panel: over the job's own, then
+// over those of job->ahead.
+struct int8_walk {
+    const uint8_t *at, *end;                 // what is left of a region
+    const struct matmul_region *next, *last; // those after it
+};
 struct int8_regions {
-    const struct matmul_region *region, *end;
-    size_t at;       // byte of the region
+    struct int8_walk now, later;
     int64_t allowed; // bytes that this panel may still ask for
 };
 
-static struct int8_regions regions_from(const struct matmul_ahead *ahead, size_t from)
+static struct int8_walk walk_from(const struct matmul_ahead *list, size_t from)
 {
-    struct int8_regions walk = {0};
-    if (ahead == NULL)
+    struct int8_walk walk = {0};
+    if (list == NULL || from >= list->bytes)
         return walk;
-    walk.region = ahead->regions;
-    walk.end = walk.region + ahead->region_count;
-    for (walk.at = from; walk.region < walk.end && walk.at >= walk.region->bytes; walk.region++)
-        walk.at -= walk.region->bytes;
+    int32_t low = 0; // the last region that does not begin after `from`
+    for (int32_t high = list->region_count; high - low > 1;) {
+        const int32_t middle = low + (high - low) / 2;
+        if (list->regions[middle].before <= from)
+            low = middle;
+        else
+            high = middle;
+    }
+    const struct matmul_region *region = &list->regions[low];
+    walk.at = (const uint8_t *)region->first + (from - region->before);
+    walk.end = (const uint8_t *)region->first + region->bytes;
+    walk.next = region + 1;
+    walk.last = list->regions + list->region_count;
     return walk;
 }
 
-// Asks for the next `bytes`, as far as the panel is allowed to.
-LANES_FN void fetch_regions(struct int8_regions *walk, int64_t bytes)
+// False: none is left.
+static bool next_region(struct int8_regions *regions)
 {
-    while (bytes > 0 && walk->allowed > 0) {
-        if (walk->region == walk->end) {
-            walk->allowed = 0;
+    struct int8_walk *now = &regions->now;
+    if (now->next == now->last) {
+        *now = regions->later;
+        regions->later = (struct int8_walk){0};
+        return now->at != NULL;
+    }
+    now->at = now->next->first;
+    now->end = now->at + now->next->bytes;
+    now->next++;
+    return true;
+}
+
+// Asks for the next lines, as far as the panel is allowed to. At a region's end that may be lines
+// past it: to look at each costs more.
+LANES_FN void fetch_regions(struct int8_regions *regions)
+{
+    struct int8_walk *now = &regions->now;
+    if (regions->allowed <= 0)
+        return;
+    while (now->at >= now->end)
+        if (!next_region(regions)) {
+            regions->allowed = 0;
             return;
         }
-        if (walk->at >= walk->region->bytes) {
-            walk->region++;
-            walk->at = 0;
-            continue;
-        }
-        __builtin_prefetch((const uint8_t *)walk->region->first + walk->at, 0, 2);
-        walk->at += 64;
-        walk->allowed -= 64;
-        bytes -= 64;
-    }
+    LANES_UNROLL(4)
+    for (int i = 0; i < FETCH_LINES; i++)
+        __builtin_prefetch(now->at + 64 * i, 0, 2);
+    now->at += 64 * FETCH_LINES;
+    regions->allowed -= 64 * FETCH_LINES;
 }
 
 // Where a tile has a panel's nibbles from: unpacked as it goes; the same, and kept for the panel's
@@ -426,7 +453,7 @@ LANES_FN void run_tile(enum int8_kind kind, enum nibble_source source, int rows,
     for (size_t left = at.blocks; left > 0; left--) {
         if (fetches) {
             fetch_on(&next);
-            fetch_regions(tile->ahead, FETCH_BYTES);
+            fetch_regions(tile->ahead);
         }
         if (type == WEIGHT_Q8_0)
             add_bytes(kind, rows, &at, data, acc);
@@ -542,11 +569,13 @@ void PASTE(matmul_int8_panels, INT8_SUFFIX)(const struct matmul_job *job, int32_
                                             int32_t count, uint8_t *spread)
 {
     const int32_t rows_each = job->weight->d_in > 2048 ? 64 : 128;
-    struct int8_regions ahead = regions_from(job->ahead, job->ahead_from);
+    struct int8_regions ahead = {.now = walk_from(&job->own, 0),
+                                 .later = walk_from(job->ahead, job->ahead_from)};
+    const size_t each = job->ahead_each + (job->own.bytes + (size_t)count - 1) / (size_t)count;
     for (int32_t low = 0; low < job->m; low += rows_each) {
         const int32_t high = job->m - low < rows_each ? job->m : low + rows_each;
         for (int32_t panel = first; panel < first + count; panel++) {
-            ahead.allowed += low == 0 ? (int64_t)job->ahead_each : 0;
+            ahead.allowed += low == 0 ? (int64_t)each : 0;
             run_panel(job, panel, low, high, &ahead, spread);
         }
     }

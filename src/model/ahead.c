@@ -26,7 +26,7 @@ static bool add(struct ahead *ahead, const void *first, size_t bytes)
     }
     if (list->region_count == AHEAD_REGIONS_MAX)
         return false;
-    ahead->regions[list->region_count++] = (struct matmul_region){first, bytes};
+    ahead->regions[list->region_count++] = (struct matmul_region){first, bytes, list->bytes};
     list->bytes += bytes;
     return true;
 }
@@ -42,8 +42,10 @@ static bool add_module(struct ahead *ahead, const struct sora_base *base,
     if (rank == 0)
         return true;
     const size_t width = dtype_bytes(module->dtype);
+    // Columns of an I8 module's B^T are fetched beside their own product (lora_expand_reads).
     return add(ahead, module->a, (size_t)rank * (size_t)base->d_in[proj] * width) &&
-           add(ahead, module->bt, (size_t)rank * (size_t)base->d_out[proj] * width);
+           (module->dtype == SORA_I8 ||
+            add(ahead, module->bt, (size_t)rank * (size_t)base->d_out[proj] * width));
 }
 
 // A layer's records are a few lines for each adapter, far from those of the others.

@@ -82,14 +82,14 @@ static void make_rows(void *context, int32_t first, int32_t end, int32_t thread)
 {
     const struct rows_work *work = context;
     struct project_thread *spent = &work->projector->threads[thread];
-    const int64_t start_ns = clock_now_ns();
+    const int64_t start = clock_ticks();
     if (work->in->fill != NULL)
         work->in->fill(work->in->context, first, end);
-    const int64_t filled_ns = clock_now_ns();
+    const int64_t filled = clock_ticks();
     if (work->quant != NULL)
         row_quant_rows(work->quant, first, end);
-    spent->fill_ns += filled_ns - start_ns;
-    spent->quant_ns += clock_now_ns() - filled_ns;
+    spent->fill_ticks += filled - start;
+    spent->quant_ticks += clock_ticks() - filled;
 }
 
 // Makes all of x. Returns the time of it that is no part of the products.
@@ -97,17 +97,18 @@ static int64_t make_x(struct projector *projector, const struct project_in *in, 
                       int32_t d_in, const struct row_quant *quant)
 {
     struct rows_work work = {projector, in, quant};
-    int64_t fill_ns = 0, quant_ns = 0, start_ns = clock_now_ns();
+    const int64_t start_ns = clock_now_ns();
+    int64_t fill = 0, quantize = 0;
     if (in->fill == NULL && quant == NULL)
         return 0;
     pool_run_rows(projector->pool, m, d_in, ROWS_EACH, make_rows, &work);
     for (int32_t i = 0; i < pool_threads(projector->pool); i++) {
-        fill_ns += projector->threads[i].fill_ns;
-        quant_ns += projector->threads[i].quant_ns;
-        projector->threads[i].fill_ns = projector->threads[i].quant_ns = 0;
+        fill += projector->threads[i].fill_ticks;
+        quantize += projector->threads[i].quant_ticks;
+        projector->threads[i].fill_ticks = projector->threads[i].quant_ticks = 0;
     }
     // Of waiting for each other too, in the same proportion.
-    const double share = (double)fill_ns / (double)(fill_ns + quant_ns + 1);
+    const double share = (double)fill / (double)(fill + quantize + 1);
     return in->fill == NULL ? 0 : (int64_t)(share * (double)(clock_now_ns() - start_ns));
 }
 
@@ -123,33 +124,42 @@ struct adapter_context {
 static void shrink(void *context, int32_t index, int32_t thread)
 {
     struct adapter_context *adapters = context;
-    int64_t start_ns = clock_now_ns();
+    const int64_t start = clock_ticks();
     lora_shrink_task(adapters->lora, index, adapters->task_count);
     latch_count_down(&adapters->shrinking);
-    adapters->projector->threads[thread].adapter_ns += clock_now_ns() - start_ns;
+    adapters->projector->threads[thread].adapter_ticks += clock_ticks() - start;
 }
 
 static void expand(void *context, int32_t call, int32_t first, int32_t end, int32_t thread)
 {
     struct adapter_context *adapters = context;
     const struct matmul_call *of = &adapters->calls[call];
-    int64_t start_ns = clock_now_ns();
+    const int64_t start = clock_ticks();
     latch_wait(&adapters->shrinking);
     lora_expand_columns(adapters->lora, call, of->y, of->weight->d_out, first, end);
-    adapters->projector->threads[thread].adapter_ns += clock_now_ns() - start_ns;
+    adapters->projector->threads[thread].adapter_ticks += clock_ticks() - start;
 }
 
-// What the threads spent on adapters within a product that took `all_ns`, as a share of that time.
-static void count_time(struct projector *projector, int64_t all_ns)
+static int32_t expand_reads(void *context, int32_t call, int32_t first, int32_t end,
+                            struct matmul_region *regions, int32_t max)
+{
+    const struct adapter_context *adapters = context;
+    return lora_expand_reads(adapters->lora, call, first, end, regions, max);
+}
+
+// What the threads spent on adapters within a product, as a share of its time.
+static void count_time(struct projector *projector, int64_t ns, int64_t ticks)
 {
     const int32_t threads = pool_threads(projector->pool);
-    int64_t adapter_ns = 0;
+    int64_t spent = 0;
     for (int32_t i = 0; i < threads; i++) {
-        adapter_ns += projector->threads[i].adapter_ns;
-        projector->threads[i].adapter_ns = 0;
+        spent += projector->threads[i].adapter_ticks;
+        projector->threads[i].adapter_ticks = 0;
     }
-    projector->adapter_ns += adapter_ns / threads;
-    projector->base_ns += all_ns - adapter_ns / threads;
+    const double share = (double)spent / ((double)threads * (double)(ticks + 1));
+    const int64_t adapter_ns = (int64_t)(share * (double)ns);
+    projector->adapter_ns += adapter_ns;
+    projector->base_ns += ns - adapter_ns;
 }
 
 // x as the products read it: as integers where the mode and the weights allow, `coarse` ones where
@@ -174,9 +184,9 @@ static void prepare(struct projector *projector, const struct project_in *in, bo
 
 static void multiply(struct projector *projector, const struct matmul_work *work)
 {
-    int64_t start_ns = clock_now_ns();
+    const int64_t start_ns = clock_now_ns(), start = clock_ticks();
     matmul_run(projector->pool, work, projector->matmul_scratch);
-    count_time(projector, clock_now_ns() - start_ns);
+    count_time(projector, clock_now_ns() - start_ns, clock_ticks() - start);
 }
 
 // The products with their adapters: of lora's groups, if any has ranks here.
@@ -193,7 +203,8 @@ static void multiply_adapted(struct projector *projector, struct lora_work *lora
     }
     struct adapter_context context = {
         projector, lora, work->calls, lora_shrink_tasks(lora, pool_threads(projector->pool)), {0}};
-    const struct matmul_beside beside = {shrink, context.task_count, expand, &context};
+    const struct matmul_beside beside = {shrink, context.task_count, expand, expand_reads,
+                                         &context};
     latch_set(&context.shrinking, context.task_count);
     work->beside = &beside;
     multiply(projector, work);

@@ -12,8 +12,8 @@
 #include "sora/engine.h"
 
 struct project_thread {
-    _Alignas(64) int64_t adapter_ns; // a cache line each: threads add at the same time
-    int64_t fill_ns, quant_ns;
+    _Alignas(64) int64_t adapter_ticks; // a cache line each: threads add at the same time
+    int64_t fill_ticks, quant_ticks;
 };
 
 struct projector {

@@ -341,12 +341,53 @@ static void a_rank_limit_equals_an_adapter_cut_to_it(void **state)
     fixture_open(&f, 31, 70);
     run(&f, cpu_isa(), NULL, &f.groups[4], 1);
     float *limited = copy_of(f.y, ROW_COUNT * 70);
-    module_of(&f, 3)->rank = 5;
+    struct sora_lora_module *module = module_of(&f, 3);
+    const int8_t *all = module->bt;
+    int8_t *cut = calloc(5 * 70, 1); // of each 32 columns, then of the last 6, the first 5 ranks
+    assert_non_null(cut);
+    memcpy(cut, all, 5 * 32);
+    memcpy(cut + 5 * 32, all + 19 * 32, 5 * 32);
+    memcpy(cut + 5 * 64, all + 19 * 64, 5 * 6);
+    module->rank = 5;
+    module->bt = cut;
     struct lora_group whole = f.groups[4];
     whole.rank_max = 0;
     run(&f, cpu_isa(), NULL, &whole, 1);
     assert_int_equal(bits_differ(f.y, limited, ROW_COUNT * 70), -1);
+    module->bt = all;
+    free(cut);
     free(limited);
+    fixture_close(&f);
+}
+
+// Of a module in 8 bits with all its ranks some columns are one piece, of the others none is named.
+static void what_columns_read_is_named(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_open(&f, 31, 70);
+    struct lora_work work = {.groups = f.groups,
+                             .group_count = GROUP_COUNT,
+                             .layer = 1,
+                             .call_count = 1,
+                             .projs = {SORA_PROJ_UP},
+                             .x = f.x,
+                             .d_in = 31,
+                             .scratch = f.scratch};
+    struct matmul_region regions[GROUP_COUNT];
+    assert_int_equal(lora_work_init(&work), RANK_SUM);
+    assert_int_equal(lora_expand_reads(&work, 0, 32, 70, regions, GROUP_COUNT), 1);
+    const uint8_t *bt = module_of(&f, 3)->bt;
+    assert_ptr_equal(regions[0].first, bt + 19 * 32);
+    assert_int_equal(regions[0].bytes, 19 * (70 - 32));
+    assert_int_equal(regions[0].before, 0);
+    assert_int_equal(lora_expand_reads(&work, 0, 32, 70, regions, 0), 0);
+    f.groups[4].rank_max = 0;
+    f.groups[5].lora = &f.loras[3];
+    assert_int_not_equal(lora_work_init(&work), RANK_SUM);
+    assert_int_equal(lora_expand_reads(&work, 0, 0, 16, regions, GROUP_COUNT), 3);
+    assert_int_equal(lora_expand_reads(&work, 0, 0, 16, regions, 2), 2);
+    assert_int_equal(regions[1].before, 19 * 16);
     fixture_close(&f);
 }
 
@@ -422,6 +463,7 @@ int main(void)
         cmocka_unit_test(no_rank_means_no_work),
         cmocka_unit_test(modules_of_one_x_run_together),
         cmocka_unit_test(a_rank_limit_equals_an_adapter_cut_to_it),
+        cmocka_unit_test(what_columns_read_is_named),
         cmocka_unit_test(groups_that_share_rows_add_up_in_their_order),
         cmocka_unit_test(a_wrong_scale_is_noticed),
     };

@@ -175,7 +175,7 @@ static void check_products_together(enum cpu_isa isa, struct pool *pool, int32_t
     }
     int32_t times[3 * COLUMNS_MAX] = {0};
     struct beside_log log = {y, d_out, m, times, {0}};
-    const struct matmul_beside beside = {count_task, BEFORE_COUNT, add_to_columns, &log};
+    const struct matmul_beside beside = {count_task, BEFORE_COUNT, add_to_columns, NULL, &log};
     float *scratch = floats(matmul_scratch_count(D_IN, 3));
     const struct matmul_work work = {
         .calls = calls, .call_count = 3, .x = x, .m = m, .beside = &beside};

@@ -100,7 +100,8 @@ static int64_t run_rows(struct fixture *f, enum cpu_isa isa, struct pool *pool, 
     alloc_guard_enter();
     row_quant_fill_on(isa, pool, x, m, f->weight.d_in, f->form, memory, &quant);
     // What is fetched ahead is a hint: pieces of any size, mapped or not, change nothing.
-    const struct matmul_region regions[] = {{f->y, 1}, {NULL, 0}, {x, 70000}, {(void *)64, 4097}};
+    const struct matmul_region regions[] = {
+        {f->y, 1, 0}, {NULL, 0, 1}, {x, 70000, 1}, {(void *)64, 4097, 70001}};
     const struct matmul_ahead ahead = {regions, 4, 74098};
     const struct matmul_work work = {.calls = &call,
                                      .call_count = 1,
@@ -129,6 +130,64 @@ static void check_isa(enum cpu_isa isa)
             assert_int_equal(run_rows(&f, isa, pool, 3, 16), -1);
             fixture_free(&f);
         }
+    pool_destroy(pool);
+}
+
+// What is read after columns are set is asked for beside just these columns.
+struct reads_log {
+    const float *memory;
+    _Atomic int32_t asked[100], set[100]; // each column
+    _Atomic int32_t unasked;              // columns that were set before
+};
+
+static int32_t ask(void *context, int32_t call, int32_t first, int32_t end,
+                   struct matmul_region *regions, int32_t max)
+{
+    struct reads_log *log = context;
+    (void)call;
+    for (int32_t o = first; o < end; o++)
+        log->asked[o]++;
+    if (max < 2)
+        return 0;
+    regions[0] = (struct matmul_region){log->memory, 100, 0};
+    regions[1] = (struct matmul_region){log->memory + 100, 3000, 100};
+    return 2;
+}
+
+static void set_after(void *context, int32_t call, int32_t first, int32_t end, int32_t thread)
+{
+    (void)call;
+    (void)thread;
+    struct reads_log *log = context;
+    for (int32_t o = first; o < end; o++) {
+        log->unasked += log->asked[o] == 0;
+        log->set[o]++;
+    }
+}
+
+static void what_columns_read_is_asked_for_once(void **state)
+{
+    (void)state;
+    const struct shape shape = {83, 576};
+    struct pool *pool = pool_of(3);
+    struct fixture f = fixture_of(kinds[0], shape, ROWS_MAX);
+    const struct matmul_call call = {.weight = &f.weight, .y = f.y};
+    for (int32_t threads = 1; threads <= 3; threads += 2) {
+        struct reads_log log = {.memory = f.x};
+        const struct matmul_beside beside = {.after = set_after, .reads = ask, .context = &log};
+        const struct matmul_work work = {.calls = &call,
+                                         .call_count = 1,
+                                         .x = f.x,
+                                         .m = ROWS_MAX,
+                                         .quant = &f.quant,
+                                         .beside = &beside};
+        matmul_run_on(cpu_isa(), threads == 1 ? NULL : pool, &work, f.scratch);
+        assert_int_equal(log.unasked, 0);
+        for (int32_t o = 0; o < 83; o++)
+            assert_true(log.asked[o] == 1 && log.set[o] == 1);
+        assert_int_equal(bits_differ(f.y, f.expected, ROWS_MAX * 83), -1);
+    }
+    fixture_free(&f);
     pool_destroy(pool);
 }
 
@@ -400,6 +459,7 @@ int main(void)
         cmocka_unit_test(quantizing_gives_the_same_rows_everywhere),
         cmocka_unit_test(pairs_of_one_sign_stay_within_128),
         cmocka_unit_test(scales_of_4_bits_are_whole_factors_of_the_rows),
+        cmocka_unit_test(what_columns_read_is_asked_for_once),
         cmocka_unit_test(the_error_is_that_of_rounding_to_8_bits),
         cmocka_unit_test(a_spike_does_not_coarsen_its_block),
         cmocka_unit_test(a_row_that_is_not_finite_gives_nan),

@@ -56,12 +56,31 @@ static void the_modules_that_come_next_are_listed(void **state)
     assert_int_equal(ahead.list.region_count, 6);
     expect(&ahead, 0, SORA_PROJ_COUNT, SORA_PROJ_COUNT + 1, HIDDEN, HIDDEN);
     size_t bytes = 0;
-    for (int32_t i = 0; i < ahead.list.region_count; i++)
+    for (int32_t i = 0; i < ahead.list.region_count; i++) {
+        assert_int_equal(ahead.regions[i].before, bytes);
         bytes += ahead.regions[i].bytes;
+    }
     assert_int_equal(ahead.list.bytes, bytes);
     ahead_clear(&ahead);
     ahead_add_adapters(&ahead, &base, &group, 1, LAYERS - 1, SORA_PROJ_DOWN);
     assert_int_equal(ahead.list.region_count, 0); // no layer after the last
+}
+
+// Their products ask for the columns themselves.
+static void of_modules_in_8_bits_only_a_is_listed(void **state)
+{
+    (void)state;
+    static struct ahead ahead;
+    fill_modules();
+    modules[SORA_PROJ_GATE].dtype = modules[SORA_PROJ_UP].dtype = SORA_I8;
+    const struct lora_group group = {.lora = &lora, .scale = 1, .row_count = 1};
+    ahead_clear(&ahead);
+    ahead_add_adapters(&ahead, &base, &group, 1, 0, SORA_PROJ_O);
+    assert_int_equal(ahead.list.region_count, 2);
+    for (int32_t i = 0; i < 2; i++) {
+        assert_ptr_equal(ahead.regions[i].first, &memory[SORA_PROJ_GATE + i][0]);
+        assert_int_equal(ahead.regions[i].bytes, (SORA_PROJ_GATE + i + 1) * HIDDEN);
+    }
 }
 
 static void only_the_ranks_in_use_are_listed(void **state)
@@ -112,6 +131,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_modules_that_come_next_are_listed),
+        cmocka_unit_test(of_modules_in_8_bits_only_a_is_listed),
         cmocka_unit_test(only_the_ranks_in_use_are_listed),
         cmocka_unit_test(a_sequence_is_listed_once_and_the_caches_bound_it),
     };
