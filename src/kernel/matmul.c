@@ -17,7 +17,7 @@
 // panels, as each call looks at every adapter.
 #define AFTER_VALUES 4096
 #define AFTER_PANELS_MIN 4
-#define OWN_REGIONS_MAX 64 // that `after` reads of one range
+#define OWN_REGIONS_MAX 256 // that `after` reads of one range
 
 // Floats of a thread's scratch, whole cache lines: a chunk of a panel in f32, or all of one spread.
 // Grows with d_in, so that the widest weight's serves all.
