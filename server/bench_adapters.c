@@ -50,22 +50,16 @@ static void fill_values(struct made *made, bool int8, struct rng *rng)
     }
 }
 
-static size_t a_bytes(const struct sora_base *base, const struct sora_lora_module *module, int proj)
+// Of a or bt of a module, whole lines.
+static size_t matrix_bytes(const struct sora_lora_module *module, int32_t width)
 {
     const size_t item = module->dtype == SORA_I8 ? sizeof(int8_t) : sizeof(uint16_t);
-    return to_line((size_t)module->rank * (size_t)base->d_in[proj] * item);
+    return to_line((size_t)module->rank * (size_t)width * item);
 }
 
-static size_t bt_bytes(const struct sora_base *base, const struct sora_lora_module *module,
-                       int proj)
-{
-    const size_t item = module->dtype == SORA_I8 ? sizeof(int8_t) : sizeof(uint16_t);
-    return to_line((size_t)module->rank * (size_t)base->d_out[proj] * item);
-}
-
-// Modules without values; the ranks of all.
+// Modules without values.
 static sora_status draw_modules(const struct sora_base *base, const struct bench_ranks *ranks,
-                                bool int8, struct rng *rng, struct made *made, size_t *rank_sum,
+                                bool int8, struct rng *rng, struct made *made,
                                 struct sora_error *err)
 {
     static const double keeps[] = {0.15, 0.3, 0.45, 0.6, 0.8};
@@ -74,7 +68,6 @@ static sora_status draw_modules(const struct sora_base *base, const struct bench
     made->modules = calloc((size_t)module_count, sizeof *made->modules);
     if (made->modules == NULL)
         return sora_fail(err, SORA_NO_MEMORY, "no memory for a made adapter");
-    *rank_sum = 0;
     for (int32_t i = 0; i < module_count; i++) {
         const int proj = i % SORA_PROJ_COUNT;
         const int32_t narrow =
@@ -83,7 +76,6 @@ static sora_status draw_modules(const struct sora_base *base, const struct bench
         rank = rank < narrow ? rank : narrow;
         made->modules[i] = (struct sora_lora_module){
             .rank = rank, .scale = 2.0f, .dtype = int8 ? SORA_I8 : SORA_BF16};
-        *rank_sum += (size_t)rank;
         made->parameters += (int64_t)rank * (base->d_in[proj] + base->d_out[proj]);
     }
     made->lora = (struct sora_lora){base->layer_count, made->modules};
@@ -100,9 +92,9 @@ static void place_modules(const struct sora_base *base, struct made *made)
         if (module->rank == 0)
             continue;
         module->a = next;
-        next += a_bytes(base, module, i % SORA_PROJ_COUNT);
+        next += matrix_bytes(module, base->d_in[i % SORA_PROJ_COUNT]);
         module->bt = next;
-        next += bt_bytes(base, module, i % SORA_PROJ_COUNT);
+        next += matrix_bytes(module, base->d_out[i % SORA_PROJ_COUNT]);
         module->scales = module->dtype == SORA_I8 ? scales : NULL;
         scales += module->rank;
     }
@@ -111,13 +103,15 @@ static void place_modules(const struct sora_base *base, struct made *made)
 static sora_status make_one(const struct sora_base *base, const struct bench_ranks *ranks,
                             bool int8, struct rng *rng, struct made *made, struct sora_error *err)
 {
-    size_t total = 0, rank_sum;
-    sora_status status = draw_modules(base, ranks, int8, rng, made, &rank_sum, err);
+    size_t total = 0, rank_sum = 0;
+    sora_status status = draw_modules(base, ranks, int8, rng, made, err);
     if (status != SORA_OK)
         return status;
-    for (int32_t i = 0; i < base->layer_count * SORA_PROJ_COUNT; i++)
-        total += a_bytes(base, &made->modules[i], i % SORA_PROJ_COUNT) +
-                 bt_bytes(base, &made->modules[i], i % SORA_PROJ_COUNT);
+    for (int32_t i = 0; i < base->layer_count * SORA_PROJ_COUNT; i++) {
+        total += matrix_bytes(&made->modules[i], base->d_in[i % SORA_PROJ_COUNT]) +
+                 matrix_bytes(&made->modules[i], base->d_out[i % SORA_PROJ_COUNT]);
+        rank_sum += (size_t)made->modules[i].rank;
+    }
     made->value_bytes = total + 64;
     made->values = pages_map(made->value_bytes);
     made->scales = calloc(rank_sum + 1, sizeof *made->scales);
@@ -170,15 +164,14 @@ sora_status bench_adapters_within(const struct sora_base *base, const struct ben
 {
     const struct bench_ranks ranks = {.kind = BENCH_UNIFORM, .rank = rank};
     struct bench_adapters *created = adapters_of(from->count, err);
-    struct rng rng; // draws nothing that counts here
+    struct rng rng; // nothing of one rank depends on what it draws
     rng_seed(&rng, 1);
     if (created == NULL)
         return SORA_NO_MEMORY;
     for (int32_t i = 0; i < from->count; i++) {
         struct made *made = &created->made[i];
         const bool int8 = from->made[i].modules[0].dtype == SORA_I8;
-        size_t rank_sum;
-        sora_status status = draw_modules(base, &ranks, int8, &rng, made, &rank_sum, err);
+        sora_status status = draw_modules(base, &ranks, int8, &rng, made, err);
         if (status != SORA_OK) {
             bench_adapters_destroy(created);
             return status;

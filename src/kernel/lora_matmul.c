@@ -179,9 +179,24 @@ int32_t lora_expand_reads(const struct lora_work *work, int32_t call, int32_t fi
     return count;
 }
 
-// Asks for columns [first, end) of a part that has them as [rank, d_out].
+// Asks for the ranks in use of the tiles that columns [first, end) are in.
+static void fetch_tiles(const struct lora_part *part, size_t first, size_t end)
+{
+    const size_t each = SORA_LORA_I8_COLUMNS, bytes = (size_t)part->rank * each;
+    for (size_t o = first / each * each; o < end; o += each) {
+        const uint8_t *tile = (const uint8_t *)part->bt + o * (size_t)part->rank_stored;
+        for (size_t at = 0; at < bytes; at += 64)
+            __builtin_prefetch(tile + at, 0, 3);
+    }
+}
+
+// Asks for columns [first, end) of a part that lora_expand_reads does not name.
 static void fetch_columns(const struct lora_part *part, int32_t d_out, int32_t first, int32_t end)
 {
+    if (part->dtype == SORA_I8) {
+        fetch_tiles(part, (size_t)first, (size_t)end);
+        return;
+    }
     const size_t width = dtype_bytes(part->dtype), stride = (size_t)d_out * width;
     const uint8_t *row = (const uint8_t *)part->bt;
     for (int32_t r = 0; r < part->rank; r++, row += stride)
@@ -197,7 +212,7 @@ void lora_expand_columns(const struct lora_work *work, int32_t call, float *y, i
     for (int32_t i = 0; i < work->part_counts[call]; i++) {
         const struct lora_part *part = &work->parts[call][i];
         const struct lora_expand expand = {part, y, d_out};
-        if (i + EXPAND_AHEAD < work->part_counts[call] && part[EXPAND_AHEAD].dtype != SORA_I8)
+        if (i + EXPAND_AHEAD < work->part_counts[call] && !in_one_piece(part + EXPAND_AHEAD))
             fetch_columns(part + EXPAND_AHEAD, d_out, first, end);
         (work->isa == CPU_PORTABLE ? lora_expand_portable : lora_expand_avx2)(&expand, first, end);
     }

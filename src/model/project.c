@@ -97,10 +97,10 @@ static int64_t make_x(struct projector *projector, const struct project_in *in, 
                       int32_t d_in, const struct row_quant *quant)
 {
     struct rows_work work = {projector, in, quant};
-    const int64_t start_ns = clock_now_ns();
     int64_t fill = 0, quantize = 0;
     if (in->fill == NULL && quant == NULL)
         return 0;
+    const int64_t start_ns = clock_now_ns();
     pool_run_rows(projector->pool, m, d_in, ROWS_EACH, make_rows, &work);
     for (int32_t i = 0; i < pool_threads(projector->pool); i++) {
         fill += projector->threads[i].fill_ticks;

@@ -127,17 +127,23 @@ static void shrink_all(struct pool *pool, const struct lora_work *work)
     pool_run(pool, shrinking.task_count, shrink_task, &shrinking);
 }
 
+static struct lora_work work_of(const struct fixture *f, const struct lora_group *groups,
+                                int32_t group_count)
+{
+    return (struct lora_work){.groups = groups,
+                              .group_count = group_count,
+                              .layer = 1,
+                              .call_count = 1,
+                              .projs = {SORA_PROJ_UP},
+                              .x = f->x,
+                              .d_in = f->d_in,
+                              .scratch = f->scratch};
+}
+
 static int64_t run(struct fixture *f, enum cpu_isa isa, struct pool *pool,
                    const struct lora_group *groups, int32_t group_count)
 {
-    struct lora_work work = {.groups = groups,
-                             .group_count = group_count,
-                             .layer = 1,
-                             .call_count = 1,
-                             .projs = {SORA_PROJ_UP},
-                             .x = f->x,
-                             .d_in = f->d_in,
-                             .scratch = f->scratch};
+    struct lora_work work = work_of(f, groups, group_count);
     for (int32_t i = 0; i < ROW_COUNT * f->d_out; i++)
         f->y[i] = 0;
     alloc_guard_enter();
@@ -251,14 +257,7 @@ static void ranks_are_added_to_what_is_there(void **state)
     fixture_open(&f, 48, 33);
     run(&f, cpu_isa(), NULL, f.groups, GROUP_COUNT);
     float *alone = copy_of(f.y, ROW_COUNT * 33);
-    struct lora_work work = {.groups = f.groups,
-                             .group_count = GROUP_COUNT,
-                             .layer = 1,
-                             .call_count = 1,
-                             .projs = {SORA_PROJ_UP},
-                             .x = f.x,
-                             .d_in = 48,
-                             .scratch = f.scratch};
+    struct lora_work work = work_of(&f, f.groups, GROUP_COUNT);
     for (int32_t i = 0; i < ROW_COUNT * 33; i++)
         f.y[i] = 1000;
     assert_int_equal(lora_work_init(&work), RANK_SUM);
@@ -366,14 +365,7 @@ static void what_columns_read_is_named(void **state)
     (void)state;
     struct fixture f;
     fixture_open(&f, 31, 70);
-    struct lora_work work = {.groups = f.groups,
-                             .group_count = GROUP_COUNT,
-                             .layer = 1,
-                             .call_count = 1,
-                             .projs = {SORA_PROJ_UP},
-                             .x = f.x,
-                             .d_in = 31,
-                             .scratch = f.scratch};
+    struct lora_work work = work_of(&f, f.groups, GROUP_COUNT);
     struct matmul_region regions[GROUP_COUNT];
     assert_int_equal(lora_work_init(&work), RANK_SUM);
     assert_int_equal(lora_expand_reads(&work, 0, 32, 70, regions, GROUP_COUNT), 1);
