@@ -156,47 +156,33 @@ int32_t lora_shrink_tasks(const struct lora_work *work, int32_t threads)
 
 // --- expand ---
 
-// The columns of all its ranks lie together.
-static bool in_one_piece(const struct lora_part *part)
-{
-    return part->dtype == SORA_I8 && part->rank == part->rank_stored;
-}
-
 int32_t lora_expand_reads(const struct lora_work *work, int32_t call, int32_t first, int32_t end,
                           struct matmul_region *regions, int32_t max)
 {
     int32_t count = 0;
     size_t before = 0;
-    for (int32_t i = 0; i < work->part_counts[call] && count < max; i++) {
+    for (int32_t i = 0; i < work->part_counts[call]; i++) {
         const struct lora_part *part = &work->parts[call][i];
-        if (!in_one_piece(part))
+        if (part->dtype != SORA_I8)
             continue;
-        const size_t rank = (size_t)part->rank, bytes = (size_t)(end - first) * rank;
-        const uint8_t *columns = (const uint8_t *)part->bt + (size_t)first * rank;
-        regions[count++] = (struct matmul_region){columns, bytes, before};
-        before += bytes;
+        // All ranks of some columns lie together; if only the first are used, tile by tile.
+        const bool whole = part->rank == part->rank_stored;
+        const int32_t tile = SORA_LORA_I8_COLUMNS, from = whole ? first : first / tile * tile;
+        const int32_t each = whole ? end - first : tile;
+        for (int32_t o = from; o < end && count < max; o += each) {
+            const int32_t columns = end - o < each ? end - o : each;
+            const size_t bytes = (size_t)columns * (size_t)part->rank;
+            const uint8_t *at = (const uint8_t *)part->bt + (size_t)o * (size_t)part->rank_stored;
+            regions[count++] = (struct matmul_region){at, bytes, before};
+            before += bytes;
+        }
     }
     return count;
 }
 
-// Asks for the ranks in use of the tiles that columns [first, end) are in.
-static void fetch_tiles(const struct lora_part *part, size_t first, size_t end)
-{
-    const size_t each = SORA_LORA_I8_COLUMNS, bytes = (size_t)part->rank * each;
-    for (size_t o = first / each * each; o < end; o += each) {
-        const uint8_t *tile = (const uint8_t *)part->bt + o * (size_t)part->rank_stored;
-        for (size_t at = 0; at < bytes; at += 64)
-            __builtin_prefetch(tile + at, 0, 3);
-    }
-}
-
-// Asks for columns [first, end) of a part that lora_expand_reads does not name.
+// Asks for columns [first, end) of a part that has them as [rank, d_out].
 static void fetch_columns(const struct lora_part *part, int32_t d_out, int32_t first, int32_t end)
 {
-    if (part->dtype == SORA_I8) {
-        fetch_tiles(part, (size_t)first, (size_t)end);
-        return;
-    }
     const size_t width = dtype_bytes(part->dtype), stride = (size_t)d_out * width;
     const uint8_t *row = (const uint8_t *)part->bt;
     for (int32_t r = 0; r < part->rank; r++, row += stride)
@@ -212,7 +198,7 @@ void lora_expand_columns(const struct lora_work *work, int32_t call, float *y, i
     for (int32_t i = 0; i < work->part_counts[call]; i++) {
         const struct lora_part *part = &work->parts[call][i];
         const struct lora_expand expand = {part, y, d_out};
-        if (i + EXPAND_AHEAD < work->part_counts[call] && !in_one_piece(part + EXPAND_AHEAD))
+        if (i + EXPAND_AHEAD < work->part_counts[call] && part[EXPAND_AHEAD].dtype != SORA_I8)
             fetch_columns(part + EXPAND_AHEAD, d_out, first, end);
         (work->isa == CPU_PORTABLE ? lora_expand_portable : lora_expand_avx2)(&expand, first, end);
     }

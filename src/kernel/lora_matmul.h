@@ -71,8 +71,8 @@ int64_t lora_work_init(struct lora_work *work);
 int32_t lora_shrink_tasks(const struct lora_work *work, int32_t threads);
 // Fills one task's part of all t from x; different tasks at the same time.
 void lora_shrink_task(const struct lora_work *work, int32_t index, int32_t task_count);
-// The memory that lora_expand_columns will read for these columns: up to `max` regions, returned is
-// how many. Of I8 adapters that are used with all their ranks; of others it lies too far apart.
+// The memory that lora_expand_columns will read of I8 adapters for these columns: up to `max`
+// regions, returned is how many. That of others lies too far apart.
 int32_t lora_expand_reads(const struct lora_work *work, int32_t call, int32_t first, int32_t end,
                           struct matmul_region *regions, int32_t max);
 // Adds to columns [first, end) of module `call` in y [m, d_out], first a multiple of 8. After all

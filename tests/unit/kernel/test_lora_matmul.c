@@ -159,7 +159,7 @@ static int64_t run(struct fixture *f, enum cpu_isa isa, struct pool *pool,
 
 static const struct {
     int32_t d_in, d_out;
-} shapes[] = {{1, 1}, {7, 5}, {16, 64}, {31, 70}, {48, 33}, {576, 192}, {579, 1537}};
+} shapes[] = {{1, 1}, {7, 5}, {16, 64}, {31, 70}, {48, 33}, {64, 50}, {576, 192}, {579, 1537}};
 #define SHAPE_COUNT (sizeof shapes / sizeof shapes[0])
 
 static void check_against_reference(enum cpu_isa isa)
@@ -359,27 +359,31 @@ static void a_rank_limit_equals_an_adapter_cut_to_it(void **state)
     fixture_close(&f);
 }
 
-// Of a module in 8 bits with all its ranks some columns are one piece, of the others none is named.
+static void expect_region(const struct matmul_region *region, size_t at, size_t bytes,
+                          size_t before, const uint8_t *bt)
+{
+    assert_ptr_equal(region->first, bt + at);
+    assert_int_equal(region->bytes, bytes);
+    assert_int_equal(region->before, before);
+}
+
+// Of modules in 8 bits: all ranks of some columns are one piece, the first ranks one of each tile.
 static void what_columns_read_is_named(void **state)
 {
     (void)state;
     struct fixture f;
     fixture_open(&f, 31, 70);
     struct lora_work work = work_of(&f, f.groups, GROUP_COUNT);
-    struct matmul_region regions[GROUP_COUNT];
+    struct matmul_region regions[5];
     assert_int_equal(lora_work_init(&work), RANK_SUM);
-    assert_int_equal(lora_expand_reads(&work, 0, 32, 70, regions, GROUP_COUNT), 1);
-    const uint8_t *bt = module_of(&f, 3)->bt;
-    assert_ptr_equal(regions[0].first, bt + 19 * 32);
-    assert_int_equal(regions[0].bytes, 19 * (70 - 32));
-    assert_int_equal(regions[0].before, 0);
-    assert_int_equal(lora_expand_reads(&work, 0, 32, 70, regions, 0), 0);
-    f.groups[4].rank_max = 0;
-    f.groups[5].lora = &f.loras[3];
-    assert_int_not_equal(lora_work_init(&work), RANK_SUM);
-    assert_int_equal(lora_expand_reads(&work, 0, 0, 16, regions, GROUP_COUNT), 3);
-    assert_int_equal(lora_expand_reads(&work, 0, 0, 16, regions, 2), 2);
-    assert_int_equal(regions[1].before, 19 * 16);
+    const uint8_t *bt = module_of(&f, 3)->bt; // of 19 ranks, in one group all, in another 5
+    assert_int_equal(lora_expand_reads(&work, 0, 16, 70, regions, 5), 4);
+    expect_region(&regions[0], 19 * 16, 19 * 54, 0, bt);
+    expect_region(&regions[1], 0, 5 * 32, 19 * 54, bt);
+    expect_region(&regions[2], 19 * 32, 5 * 32, 19 * 54 + 5 * 32, bt);
+    expect_region(&regions[3], 19 * 64, 5 * 6, 19 * 54 + 5 * 64, bt);
+    assert_int_equal(lora_expand_reads(&work, 0, 16, 70, regions, 2), 2);
+    assert_int_equal(lora_expand_reads(&work, 0, 16, 70, regions, 0), 0);
     fixture_close(&f);
 }
 
