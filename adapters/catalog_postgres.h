@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the files of the PostgreSQL catalog share. A catalog is one connection, one thread at a
 // time. It is made anew when it was lost: by the next call, after a pause that grows while that
-// fails.
+// fails and ends when another one could be made.
 #ifndef ADAPTERS_CATALOG_POSTGRES_H
 #define ADAPTERS_CATALOG_POSTGRES_H
 
@@ -16,7 +16,8 @@ struct catalog_postgres {
     char *password;      // what must be in no text; NULL: none known
     char shown[256];     // "postgresql://user@host:port/database"
     bool create;         // the tables, when there are none
-    int64_t retry_at_us; // when a lost connection may be tried again
+    int64_t failed_us;   // when a connection could not be made, last
+    int64_t retry_at_us; // when a lost one may be tried again
     int32_t pause_ms;
     char reason[256];  // why there is none
     char identity[40]; // of the database's tables, as found at the last connect

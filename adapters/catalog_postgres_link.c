@@ -4,6 +4,7 @@
 // tcp_user_timeout), and of this side for a database that is there but says nothing.
 #include <poll.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,10 @@
 
 #define ARGS_MAX 12
 #define RETRY_MS_MIN 100
+
+// When this process last made a connection. A server has several, and what one finds out holds for
+// the others: no change is refused after the database is known to be back.
+static _Atomic int64_t made_us;
 
 struct args {
     const char *values[ARGS_MAX];
@@ -194,13 +199,13 @@ sora_status catalog_postgres_connect(struct catalog_postgres *c, struct sora_err
             return SORA_OK;
         (void)lost(c, "", PQerrorMessage(c->conn), NULL);
     }
-    int64_t now_us = clock_now_us();
-    if (now_us < c->retry_at_us)
+    if (clock_now_us() < c->retry_at_us && atomic_load(&made_us) <= c->failed_us)
         return sora_fail(err, SORA_UNAVAILABLE, "catalog %s: not connected: %s", c->shown,
                          c->reason);
     sora_status status = open_connection(c, err);
     if (status == SORA_OK) {
         c->pause_ms = 0;
+        atomic_store(&made_us, clock_now_us());
         return SORA_OK;
     }
     if (c->conn != NULL) // it is there, but of no use
@@ -210,7 +215,8 @@ sora_status catalog_postgres_connect(struct catalog_postgres *c, struct sora_err
     c->pause_ms = c->pause_ms > 0 ? 2 * c->pause_ms : RETRY_MS_MIN;
     if (c->pause_ms > SORA_CATALOG_RETRY_MS_MAX)
         c->pause_ms = SORA_CATALOG_RETRY_MS_MAX;
-    c->retry_at_us = clock_now_us() + c->pause_ms * INT64_C(1000);
+    c->failed_us = clock_now_us();
+    c->retry_at_us = c->failed_us + c->pause_ms * INT64_C(1000);
     return status;
 }
 

@@ -200,6 +200,10 @@ def test_without_the_database_all_that_is_here_is_served(pair, postgres):
             assert "cannot be reached" in error["message"]
             assert int(reply.headers["retry-after"]) >= 1
         assert server.http.get("/v1/adapters/kept").json()["digest"] == card["digest"]
+        # Changes go on being tried: each failure lets the server wait longer for its next try.
+        refused_until = time.monotonic() + 3
+        while time.monotonic() < refused_until:
+            assert server.http.delete("/v1/adapters/kept").status_code == 503
     postgres.start()
     back = max(within(5, lambda: catalog_state(server)["connected"]) for server in pair)
     print(f"connected again after {back:.2f} s")
