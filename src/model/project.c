@@ -12,7 +12,11 @@
 #include "base/latch.h"
 #include "kernel/matmul_int8.h"
 
-#define ROWS_EACH 4 // rows of a task before the products
+// Before the products rows are made so many at a time, which stay in the first cache; a task takes
+// several such groups where rows are many, as the hardware fetches what lies on.
+#define ROWS_EACH 4
+#define ROWS_OF_TASK_MAX 32
+#define TASKS_OF_THREAD 4 // at least, if there are rows enough
 
 static int32_t widest_input(const struct sora_base *base)
 {
@@ -78,9 +82,8 @@ struct rows_work {
     const struct row_quant *quant; // NULL: x stays as it is
 };
 
-static void make_rows(void *context, int32_t first, int32_t end, int32_t thread)
+static void make_group(const struct rows_work *work, int32_t first, int32_t end, int32_t thread)
 {
-    const struct rows_work *work = context;
     struct project_thread *spent = &work->projector->threads[thread];
     const int64_t start = clock_ticks();
     if (work->in->fill != NULL)
@@ -92,6 +95,18 @@ static void make_rows(void *context, int32_t first, int32_t end, int32_t thread)
     spent->quant_ticks += clock_ticks() - filled;
 }
 
+static void make_rows(void *context, int32_t first, int32_t end, int32_t thread)
+{
+    for (; first < end; first += ROWS_EACH)
+        make_group(context, first, end - first < ROWS_EACH ? end : first + ROWS_EACH, thread);
+}
+
+static int32_t rows_of_task(int32_t m, int32_t threads)
+{
+    const int32_t rows = m / (TASKS_OF_THREAD * threads) / ROWS_EACH * ROWS_EACH;
+    return rows < ROWS_EACH ? ROWS_EACH : rows < ROWS_OF_TASK_MAX ? rows : ROWS_OF_TASK_MAX;
+}
+
 // Makes all of x. Returns the time of it that is no part of the products.
 static int64_t make_x(struct projector *projector, const struct project_in *in, int32_t m,
                       int32_t d_in, const struct row_quant *quant)
@@ -101,7 +116,8 @@ static int64_t make_x(struct projector *projector, const struct project_in *in, 
     if (in->fill == NULL && quant == NULL)
         return 0;
     const int64_t start_ns = clock_now_ns();
-    pool_run_rows(projector->pool, m, d_in, ROWS_EACH, make_rows, &work);
+    pool_run_rows(projector->pool, m, d_in, rows_of_task(m, pool_threads(projector->pool)),
+                  make_rows, &work);
     for (int32_t i = 0; i < pool_threads(projector->pool); i++) {
         fill += projector->threads[i].fill_ticks;
         quantize += projector->threads[i].quant_ticks;
