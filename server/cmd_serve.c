@@ -154,8 +154,10 @@ static const struct cli_option options[] = {
     {.name = "kv",
      .kind = CLI_CHOICE,
      .offset = FIELD(config.kv),
-     .arg = "auto|f32|f16",
-     .doc = "How keys and values are kept (default auto: f16 with --compute int8, else f32)"},
+     .arg = "auto|f32|f16|i16",
+     .doc =
+         "How keys and values are kept (default auto: i16, integers with a scale for each token, "
+         "with --compute int8, else f32)"},
     {.name = "no-prefix-cache",
      .kind = CLI_FLAG,
      .offset = FIELD(config.no_prefix_cache),

@@ -58,9 +58,10 @@ SORA_CHECKED sora_status sora_model_describe(const char *path, char **json, stru
 enum sora_compute { SORA_COMPUTE_AUTO, SORA_COMPUTE_F32, SORA_COMPUTE_INT8 };
 const char *sora_compute_name(enum sora_compute compute); // "auto", "f32", "int8"
 
-// How keys and values are kept. F16 is half the memory and half the reading. AUTO: F16 with compute
+// How keys and values are kept. F16 is half the memory and half the reading; I16, integers with a
+// scale for each token and head, takes as much and half the arithmetic. AUTO: I16 with compute
 // INT8, F32 with F32.
-enum sora_kv { SORA_KV_AUTO, SORA_KV_F32, SORA_KV_F16 };
+enum sora_kv { SORA_KV_AUTO, SORA_KV_F32, SORA_KV_F16, SORA_KV_I16 };
 
 struct sora_engine_options {
     enum sora_compute compute;

@@ -20,8 +20,9 @@ enum sora_proj {
     SORA_PROJ_COUNT
 };
 
-// Element types an adapter may be stored and computed in; I8 is for computing alone.
-enum sora_dtype { SORA_F32, SORA_F16, SORA_BF16, SORA_I8 };
+// Element types an adapter may be stored and computed in; I8 is for computing alone, I16 for keys
+// and values.
+enum sora_dtype { SORA_F32, SORA_F16, SORA_BF16, SORA_I8, SORA_I16 };
 
 // Columns of an I8 module's bt that lie together.
 #define SORA_LORA_I8_COLUMNS 32

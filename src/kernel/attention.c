@@ -28,6 +28,7 @@ struct attention_split {
     const struct attention_row *rows;
     const float *q;
     float *out;
+    enum cpu_isa isa;
     attention_chunk_fn *chunk;
     attention_merge_fn *merge;
     attention_finish_fn *finish;
@@ -45,12 +46,29 @@ static size_t to_lines(size_t bytes)
     return (bytes + 63) / 64 * 64;
 }
 
-// Scores, the running part and a chunk's.
-static size_t thread_bytes(const struct attention_shape *shape)
+// Of struct attention_i16: the floats, then the integers.
+static size_t i16_floats(const struct attention_shape *shape)
+{
+    return ATTENTION_CHUNK_TOKENS + 2 * (size_t)(shape->head_count / shape->kv_head_count);
+}
+
+static size_t i16_bytes(const struct attention_shape *shape)
 {
     const size_t heads = (size_t)(shape->head_count / shape->kv_head_count);
-    return to_lines((heads * ATTENTION_CHUNK_TOKENS + 2 * attention_part_floats(shape)) *
-                    sizeof(float));
+    return i16_floats(shape) * sizeof(float) +
+           heads * (ATTENTION_CHUNK_TOKENS + (size_t)shape->head_dim) * sizeof(int16_t);
+}
+
+// Scores, the running part and a chunk's.
+static size_t float_bytes(const struct attention_shape *shape)
+{
+    const size_t heads = (size_t)(shape->head_count / shape->kv_head_count);
+    return (heads * ATTENTION_CHUNK_TOKENS + 2 * attention_part_floats(shape)) * sizeof(float);
+}
+
+static size_t thread_bytes(const struct attention_shape *shape)
+{
+    return to_lines(float_bytes(shape) + i16_bytes(shape));
 }
 
 static size_t item_bytes(int32_t rows_max)
@@ -122,6 +140,22 @@ static struct attention_chunk chunk_work(const struct attention_split *split, in
     };
 }
 
+static struct attention_i16 i16_scratch(const struct attention_split *split, int32_t thread)
+{
+    const struct attention_shape *shape = split->shape;
+    const size_t heads = (size_t)(shape->head_count / shape->kv_head_count);
+    uint8_t *scratch = (uint8_t *)split->threads + (size_t)thread * thread_bytes(shape);
+    float *floats = (float *)(void *)(scratch + float_bytes(shape));
+    int16_t *integers = (int16_t *)(void *)(floats + i16_floats(shape));
+    return (struct attention_i16){
+        .q = integers + heads * ATTENTION_CHUNK_TOKENS,
+        .q_scales = floats + ATTENTION_CHUNK_TOKENS,
+        .value_scales = floats,
+        .weights = integers,
+        .weight_scales = floats + ATTENTION_CHUNK_TOKENS + heads,
+    };
+}
+
 static float *out_of(const struct attention_split *split, int32_t row, int32_t kv_head)
 {
     const struct attention_shape *shape = split->shape;
@@ -171,7 +205,7 @@ static void set_next_item(const struct attention_split *split, struct attention_
 
 // One chunk of the row of task `index`.
 static void run_chunk(const struct attention_split *split, struct attention_chunk *work,
-                      int32_t index, int32_t chunk)
+                      int32_t index, int32_t chunk, int32_t thread)
 {
     const struct item *item = &split->items[index / split->shape->kv_head_count];
     const int32_t begins = item->chunk >= 0 ? item->chunk : chunk_first(split, item->row);
@@ -182,7 +216,13 @@ static void run_chunk(const struct attention_split *split, struct attention_chun
         set_next(split, work, item->row, work->kv_head, chunk + 1);
     else
         set_next_item(split, work, index + split->threads_taking);
-    split->chunk(work);
+    if (split->cache->dtype != SORA_I16) {
+        split->chunk(work);
+        return;
+    }
+    const struct attention_i16 i16 = i16_scratch(split, thread);
+    work->i16 = &i16;
+    attention_chunk_i16(split->isa, work);
 }
 
 static void run_item(void *context, int32_t index, int32_t thread)
@@ -194,18 +234,18 @@ static void run_item(void *context, int32_t index, int32_t thread)
     struct attention_chunk work = chunk_work(split, item->row, kv_head, thread);
     if (item->chunk >= 0) {
         work.part = part_of(split, item->part, kv_head);
-        run_chunk(split, &work, index, item->chunk);
+        run_chunk(split, &work, index, item->chunk, thread);
         return;
     }
     if (chunk_count(split, item->row) == 1) {
-        run_chunk(split, &work, index, chunk_first(split, item->row));
+        run_chunk(split, &work, index, chunk_first(split, item->row), thread);
         split->finish(shape, work.part, out_of(split, item->row, kv_head));
         return;
     }
     float *running = work.part + attention_part_floats(shape);
     memset(running, 0, attention_part_floats(shape) * sizeof(float));
     for (int32_t c = chunk_first(split, item->row); c <= chunk_last(split, item->row); c++) {
-        run_chunk(split, &work, index, c);
+        run_chunk(split, &work, index, c, thread);
         split->merge(shape, running, work.part);
     }
     split->finish(shape, running, out_of(split, item->row, kv_head));
@@ -239,6 +279,7 @@ void attention_on(enum cpu_isa isa, struct pool *pool, const struct attention_sh
         .rows = rows,
         .q = q,
         .out = out,
+        .isa = isa,
         .chunk = plain ? attention_chunk_portable : attention_chunk_avx2,
         .merge = plain ? attention_merge_portable : attention_merge_avx2,
         .finish = plain ? attention_finish_portable : attention_finish_avx2,
@@ -291,6 +332,10 @@ void attention_store(const struct attention_shape *shape, const struct attention
                      int32_t slot, const float *key, const float *value)
 {
     const size_t d = (size_t)shape->head_dim;
+    if (cache->dtype == SORA_I16) {
+        attention_store_i16(cpu_isa(), shape, cache, slot, key, value);
+        return;
+    }
     const size_t start = (size_t)(slot / SORA_KV_BLOCK_TOKENS) * cache->block_stride;
     const size_t offset = (size_t)(slot % SORA_KV_BLOCK_TOKENS);
     for (size_t head = 0; head < (size_t)shape->kv_head_count; head++) {
@@ -307,10 +352,33 @@ static double cell_ref(const struct attention_cache *cache, const void *cells, s
     return (double)half_from_f16(((const uint16_t *)cells)[at]);
 }
 
+// An element of a pair, times its token's scale. cells: keys or values of a head in a block.
+static double i16_ref(const int16_t *cells, int32_t head_dim, size_t pair, int32_t which,
+                      int32_t token)
+{
+    float scale;
+    memcpy(&scale, cells + (size_t)SORA_KV_BLOCK_TOKENS * (size_t)head_dim + 2 * token,
+           sizeof scale);
+    return (double)scale * (double)cells[2 * pair + (size_t)which];
+}
+
+static const int16_t *i16_cells(const struct attention_shape *shape,
+                                const struct attention_cache *cache, const void *cells,
+                                int32_t block, int32_t kv_head)
+{
+    return (const int16_t *)cells + (size_t)block * cache->block_stride +
+           (size_t)kv_head * attention_head_elements(SORA_I16, shape->head_dim);
+}
+
 // Element i of the key of one position.
 static double key_ref(const struct attention_shape *shape, const struct attention_cache *cache,
                       const struct attention_row *row, int32_t kv_head, int32_t p, int32_t i)
 {
+    const int32_t token = p % SORA_KV_BLOCK_TOKENS;
+    if (cache->dtype == SORA_I16)
+        return i16_ref(
+            i16_cells(shape, cache, cache->keys, row->blocks[p / SORA_KV_BLOCK_TOKENS], kv_head),
+            shape->head_dim, (size_t)(i / 2 * SORA_KV_BLOCK_TOKENS + token), i % 2, token);
     size_t block = (size_t)row->blocks[p / SORA_KV_BLOCK_TOKENS];
     size_t line = (size_t)kv_head * (size_t)shape->head_dim + (size_t)i;
     return cell_ref(cache, cache->keys,
@@ -321,6 +389,11 @@ static double key_ref(const struct attention_shape *shape, const struct attentio
 static double value_ref(const struct attention_shape *shape, const struct attention_cache *cache,
                         const struct attention_row *row, int32_t kv_head, int32_t p, int32_t i)
 {
+    const int32_t token = p % SORA_KV_BLOCK_TOKENS;
+    if (cache->dtype == SORA_I16)
+        return i16_ref(
+            i16_cells(shape, cache, cache->values, row->blocks[p / SORA_KV_BLOCK_TOKENS], kv_head),
+            shape->head_dim, (size_t)(token / 2 * shape->head_dim + i), token % 2, token);
     size_t block = (size_t)row->blocks[p / SORA_KV_BLOCK_TOKENS];
     size_t line = (size_t)kv_head * SORA_KV_BLOCK_TOKENS + (size_t)(p % SORA_KV_BLOCK_TOKENS);
     return cell_ref(cache, cache->values,

@@ -6,7 +6,8 @@
 // Positions are computed in chunks of ATTENTION_CHUNK_TOKENS, counted from position 0, each to its
 // own maximum, sum and weighted values; chunks are merged in order (as in Flash-Decoding, Dao et
 // al. 2023). So a long context is shared by threads, and a row's result depends on its own query
-// and history alone, to the bit.
+// and history alone, to the bit. With keys and values of 16 bits so are queries and weights, which
+// makes the products sums of integers, exact and twice as fast; softmax is in f32 always.
 #ifndef KERNEL_ATTENTION_H
 #define KERNEL_ATTENTION_H
 
@@ -26,12 +27,22 @@ struct attention_shape {
 };
 
 // One layer's cache: block b at element b * block_stride holds keys [G][D][T], so that a vector is
-// one element of many keys, and values [G][T][D].
+// one element of many keys, and values [G][T][D]. I16: of each kv head [D/2][T][2] keys, two
+// elements of one key together, or [T/2][D][2] values, of two tokens; then the tokens' scales, [T]
+// in f32. A token's elements are integers, 15 bits of
+// keys and 14 of values, times its scale.
 struct attention_cache {
-    enum sora_dtype dtype; // SORA_F32 or SORA_F16
+    enum sora_dtype dtype; // SORA_F32, SORA_F16 or SORA_I16
     void *keys, *values;
     size_t block_stride; // elements
 };
+
+// Elements of a kv head's keys, or values, in one block.
+static inline size_t attention_head_elements(enum sora_dtype dtype, int32_t head_dim)
+{
+    const size_t scale = dtype == SORA_I16 ? sizeof(float) / sizeof(int16_t) : 0;
+    return SORA_KV_BLOCK_TOKENS * ((size_t)head_dim + scale);
+}
 
 struct attention_row {
     const int32_t *blocks; // the sequence's block numbers; block_of(p) = blocks[p / T]
@@ -39,7 +50,8 @@ struct attention_row {
 };
 
 // Writes one row's keys and values, [G*D] each, to slot block * T + offset. In f16 what is beyond
-// its range becomes the largest number of that sign.
+// its range becomes the largest number of that sign. In I16 what is not finite makes all that the
+// row's kv head has to do with it NaN.
 void attention_store(const struct attention_shape *shape, const struct attention_cache *cache,
                      int32_t slot, const float *key, const float *value);
 // Bytes of scratch for up to rows_max rows and this many threads; 64-byte aligned.

@@ -7,53 +7,17 @@
 #ifndef KERNEL_ATTENTION_BODY_H
 #define KERNEL_ATTENTION_BODY_H
 
-#include "kernel/dtype.h"
+#include "kernel/attention_cells.h"
 #include "kernel/kernel_dispatch.h"
 #include "kernel/lanes.h"
 
 #define ATTENTION_PASTE_AGAIN(name, suffix) name##_##suffix
 #define ATTENTION_PASTE(name, suffix) ATTENTION_PASTE_AGAIN(name, suffix)
 
-#define BLOCK_VECS (SORA_KV_BLOCK_TOKENS / VEC_LANES)
-
 LANES_FN vec load_cell(enum sora_dtype dtype, const void *cells, size_t index)
 {
     return dtype == SORA_F32 ? vec_load((const float *)cells + index)
                              : vec_load_f16((const uint16_t *)cells + index);
-}
-
-// Where one kv head's part of a block begins, in elements.
-LANES_FN size_t head_offset(const struct attention_chunk *work, int32_t block, int32_t kv_head)
-{
-    return (size_t)block * work->cache->block_stride +
-           (size_t)kv_head * SORA_KV_BLOCK_TOKENS * (size_t)work->shape->head_dim;
-}
-
-LANES_FN const uint8_t *head_cells(enum sora_dtype dtype, const struct attention_chunk *work,
-                                   const void *cells, int32_t block, int32_t kv_head)
-{
-    return (const uint8_t *)cells + head_offset(work, block, kv_head) * dtype_bytes(dtype);
-}
-
-LANES_FN void prefetch_block(enum sora_dtype dtype, const struct attention_chunk *work,
-                             const void *cells, int32_t block)
-{
-    const uint8_t *from = head_cells(dtype, work, cells, block, work->kv_head);
-    const size_t bytes =
-        (size_t)SORA_KV_BLOCK_TOKENS * (size_t)work->shape->head_dim * dtype_bytes(dtype);
-    for (size_t line = 0; line < bytes; line += 64)
-        __builtin_prefetch(from + line, 0, 3);
-}
-
-// Where what comes next has the cells that are read with block `number` of the row: a line of them
-// is asked for with each line here, since many at once would hold up the loads. Or this block.
-LANES_FN const uint8_t *next_cells(enum sora_dtype dtype, const struct attention_chunk *work,
-                                   const void *cells, int32_t number, int32_t first)
-{
-    const int32_t i = number - first / SORA_KV_BLOCK_TOKENS;
-    if (i < work->next_count)
-        return head_cells(dtype, work, cells, work->next_blocks[i], work->next_kv_head);
-    return head_cells(dtype, work, cells, work->row->blocks[number], work->kv_head);
 }
 
 // Scores of `count` whole blocks of the row, from `number` on, for `heads` heads: q [heads][D],
@@ -68,7 +32,7 @@ LANES_FN void score_blocks(enum sora_dtype dtype, int heads, int count,
     const uint8_t *next[4];
     vec acc[16];
     for (int i = 0; i < count; i++) {
-        at[i] = head_offset(work, work->row->blocks[number + i], work->kv_head);
+        at[i] = head_offset(dtype, work, work->row->blocks[number + i], work->kv_head);
         next[i] = next_cells(dtype, work, work->cache->keys, number + i, first);
     }
     LANES_UNROLL(16)
@@ -164,18 +128,14 @@ LANES_FN void exponentials(float *scores, int32_t first, int32_t end, float *max
     vec max = vec_set1(-INFINITY);
     for (int32_t i = low; i < high; i += VEC_LANES)
         max = vec_max(max, vec_load(scores + i));
-    float lanes[VEC_LANES];
-    vec_store(lanes, max);
-    for (int i = 1; i < VEC_LANES; i++)
-        lanes[0] = lanes[i] > lanes[0] ? lanes[i] : lanes[0];
-    max = vec_set1(lanes[0]);
+    *max_out = vec_largest(max);
+    max = vec_set1(*max_out);
     vec sum = vec_zero();
     for (int32_t i = low; i < high; i += VEC_LANES) {
         vec e = vec_exp_of_negative(vec_sub(vec_load(scores + i), max));
         vec_store(scores + i, e);
         sum = vec_add(sum, e);
     }
-    *max_out = lanes[0];
     *sum_out = vec_sum(sum);
 }
 
@@ -195,7 +155,7 @@ LANES_FN void weigh_tile(enum sora_dtype dtype, int heads, int vecs,
         const int32_t number = p / SORA_KV_BLOCK_TOKENS, start = number * SORA_KV_BLOCK_TOKENS;
         next = start + SORA_KV_BLOCK_TOKENS < end ? start + SORA_KV_BLOCK_TOKENS : end;
         const size_t in_block = (size_t)(p - start) * d + k;
-        size_t cell = head_offset(work, work->row->blocks[number], work->kv_head) + in_block;
+        size_t cell = head_offset(dtype, work, work->row->blocks[number], work->kv_head) + in_block;
         const uint8_t *ahead = next_cells(dtype, work, work->cache->values, number, first) +
                                in_block * dtype_bytes(dtype);
         for (int32_t i = p - work->first; i < next - work->first; i++, cell += d) {

@@ -112,6 +112,16 @@ static inline size_t attention_part_floats(const struct attention_shape *shape)
     return (size_t)(shape->head_count / shape->kv_head_count) * ((size_t)shape->head_dim + 2);
 }
 
+// Of a chunk with an I16 cache: queries and weights as integers, and what their products with keys
+// and values are multiplied by. Written on the way.
+struct attention_i16 {
+    int16_t *q;           // [H/G][D]
+    float *q_scales;      // [H/G], times the shape's scale
+    float *value_scales;  // [ATTENTION_CHUNK_TOKENS]
+    int16_t *weights;     // [H/G][ATTENTION_CHUNK_TOKENS]
+    float *weight_scales; // [H/G]
+};
+
 // The chunk of positions [first, end), of which the row sees some, for one row and kv head. q: of
 // the kv head's first query head. scores [H/G][ATTENTION_CHUNK_TOKENS] is scratch; part is written.
 struct attention_chunk {
@@ -122,6 +132,7 @@ struct attention_chunk {
     bool cold; // nobody has read its keys and values or asked for them: ask in time
     const float *q;
     float *scores, *part;
+    const struct attention_i16 *i16;
     // Blocks that the thread will read after this chunk, and asks for with each of its own.
     const int32_t *next_blocks;
     int32_t next_count, next_kv_head;
@@ -134,6 +145,30 @@ typedef void attention_finish_fn(const struct attention_shape *shape, const floa
 attention_chunk_fn attention_chunk_portable, attention_chunk_avx2;
 attention_merge_fn attention_merge_portable, attention_merge_avx2;
 attention_finish_fn attention_finish_portable, attention_finish_avx2;
+// A chunk with an I16 cache, and its steps for positions [first, end): scores, weights, part.
+void attention_chunk_i16(enum cpu_isa isa, const struct attention_chunk *work);
+typedef void attention_i16_fn(const struct attention_chunk *work, int32_t first, int32_t end);
+attention_i16_fn attention_score_i16_portable, attention_score_i16_avx2, attention_score_i16_avx512,
+    attention_score_i16_vnni;
+attention_i16_fn attention_soften_i16_portable, attention_soften_i16_avx2,
+    attention_soften_i16_avx512, attention_soften_i16_vnni;
+attention_i16_fn attention_weigh_i16_portable, attention_weigh_i16_avx2, attention_weigh_i16_avx512,
+    attention_weigh_i16_vnni;
+void attention_store_i16(enum cpu_isa isa, const struct attention_shape *shape,
+                         const struct attention_cache *cache, int32_t slot, const float *key,
+                         const float *value);
+// Magnitudes of integer keys and values. The products of a sum stay within 32 bits, since of
+// queries (and weights) the magnitudes of all together are bounded: rounding each of `count`
+// included.
+#define ATTENTION_KEY_LEVELS 16383
+#define ATTENTION_VALUE_LEVELS 8191
+#define I16_SUM_MAX(levels, count) ((float)(INT32_MAX / (levels) - (count) / 2))
+// [count] values to integers, rounded to nearest, times the scale that is returned: none is above
+// levels, their sum is about sum_max at most. NaN when not all are finite.
+typedef float attention_to_i16_fn(const float *x, int32_t count, float levels, float sum_max,
+                                  int16_t *q);
+attention_to_i16_fn attention_to_i16_portable, attention_to_i16_avx2, attention_to_i16_avx512,
+    attention_to_i16_vnni;
 // [count] values to f16; what is beyond its range becomes the largest number of that sign.
 typedef void attention_to_f16_fn(const float *from, size_t count, uint16_t *to);
 attention_to_f16_fn attention_to_f16_portable, attention_to_f16_avx2;

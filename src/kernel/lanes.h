@@ -3,7 +3,8 @@
 // set. A kernel's body is a header that is compiled for each of them; every operation here rounds
 // the same way everywhere, so one body gives the same bits on every machine. Which set is chosen
 // follows the flags of the including file: AVX2 with FMA and F16C, plain C otherwise, and AVX-512
-// where LANES_AVX512 is defined first. 8 lanes, 16 with AVX-512. Private to src/kernel.
+// where LANES_AVX512 is defined first, of VNNI with LANES_VNNI. 8 lanes, 16 with AVX-512. Private
+// to src/kernel.
 #ifndef KERNEL_LANES_H
 #define KERNEL_LANES_H
 
@@ -84,13 +85,32 @@ LANES_FN vec vec_load_part_as(enum sora_dtype dtype, const void *array, size_t i
     return vec_load_as(dtype, halves, 0);
 }
 
+// Sum of eight, always as ((0+1)+(2+3)) + ((4+5)+(6+7)).
+LANES_FN float sum_of_8(const float f[8])
+{
+    return ((f[0] + f[1]) + (f[2] + f[3])) + ((f[4] + f[5]) + (f[6] + f[7]));
+}
+
 #if VEC_LANES == 8
-// Sum of the lanes, always as ((0+1)+(2+3)) + ((4+5)+(6+7)).
+// Sum of the lanes, as sum_of_8.
 LANES_FN float vec_sum(vec value)
 {
     float f[8];
     vec_store(f, value);
-    return ((f[0] + f[1]) + (f[2] + f[3])) + ((f[4] + f[5]) + (f[6] + f[7]));
+    return sum_of_8(f);
+}
+#endif
+
+// Sum of 16 lanes, in as many vectors as they take: the first eight and the others pairwise, then
+// as sum_of_8.
+LANES_FN float vec_sum_of_16(const vec *lanes)
+{
+    float f[16];
+    for (int v = 0; v < 16 / VEC_LANES; v++)
+        vec_store(f + v * VEC_LANES, lanes[v]);
+    for (int i = 0; i < 8; i++)
+        f[i] += f[i + 8];
+    return sum_of_8(f);
 }
 
 // e^r of x = n ln 2 + r, as Cephes' expf (S. Moshier) has it. *power: EXP_MAGIC + n.
@@ -134,6 +154,5 @@ LANES_FN vec vec_exp_of_negative(vec x)
     vec p = exp_reduced(vec_max(vec_set1(-87.0f), x), &power);
     return vec_from_bits(ivec_add(vec_bits(p), ivec_sll(power, 23)));
 }
-#endif
 
 #endif

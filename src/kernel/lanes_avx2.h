@@ -124,6 +124,41 @@ LANES_FN ivec ivec_sra(ivec a, int bits)
     return _mm256_srai_epi32(a, bits);
 }
 
+// Lanes [from, to) of value, the others of other; either bound may lie outside.
+LANES_FN vec vec_keep_lanes(vec value, vec other, int32_t from, int32_t to)
+{
+    const ivec lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const ivec kept = _mm256_and_si256(_mm256_cmpgt_epi32(lanes, _mm256_set1_epi32(from - 1)),
+                                       _mm256_cmpgt_epi32(_mm256_set1_epi32(to), lanes));
+    return _mm256_blendv_ps(other, value, _mm256_castsi256_ps(kept));
+}
+
+LANES_FN float vec_largest(vec value)
+{
+    __m128 most = _mm_max_ps(_mm256_castps256_ps128(value), _mm256_extractf128_ps(value, 1));
+    most = _mm_max_ps(most, _mm_movehl_ps(most, most));
+    return _mm_cvtss_f32(_mm_max_ss(most, _mm_shuffle_ps(most, most, 1)));
+}
+
+// The compiler would turn chains of integer sums into trees and run out of registers.
+#define LANES_KEEP_ORDER(sum) __asm__("" : "+x"(sum))
+
+// Adds both products of each word's signed 16-bit pairs to that word of sum.
+LANES_FN ivec ivec_dot_pairs(ivec sum, ivec a, ivec b)
+{
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+    LANES_KEEP_ORDER(sum);
+    return sum;
+}
+
+// Rounded to nearest; what is beyond 16 bits becomes the largest number of that sign.
+LANES_FN void vec_store_i16(int16_t *to, vec value)
+{
+    const ivec words = _mm256_cvtps_epi32(value);
+    _mm_storeu_si128((__m128i *)(void *)to, _mm_packs_epi32(_mm256_castsi256_si128(words),
+                                                            _mm256_extracti128_si256(words, 1)));
+}
+
 // The vec_sum of each of eight vectors, as the lanes of one.
 LANES_FN vec vec_sum_each(const vec a[8])
 {

@@ -141,6 +141,34 @@ LANES_FN ivec ivec_sra(ivec a, int bits)
     LANES_EACH(ivec, i, (uint32_t)((int32_t)a.i[lane] >> bits));
 }
 
+// Lanes [from, to) of value, the others of other; either bound may lie outside.
+LANES_FN vec vec_keep_lanes(vec value, vec other, int32_t from, int32_t to)
+{
+    LANES_EACH(vec, f, lane >= from && lane < to ? value.f[lane] : other.f[lane]);
+}
+LANES_FN float vec_largest(vec value)
+{
+    LANES_LOOP
+    value.f[0] = value.f[lane] > value.f[0] ? value.f[lane] : value.f[0];
+    return value.f[0];
+}
+
+// Adds both products of each word's signed 16-bit pairs to that word of sum.
+LANES_FN ivec ivec_dot_pairs(ivec sum, ivec a, ivec b)
+{
+    LANES_LOOP
+    for (int i = 0; i < 32; i += 16)
+        sum.i[lane] +=
+            (uint32_t)((int16_t)(uint16_t)(a.i[lane] >> i) * (int16_t)(uint16_t)(b.i[lane] >> i));
+    return sum;
+}
+// Rounded to nearest; what is beyond 16 bits becomes the largest number of that sign.
+LANES_FN void vec_store_i16(int16_t *to, vec value)
+{
+    LANES_LOOP
+    to[lane] = (int16_t)lrintf(fmaxf(-32768, fminf(value.f[lane], 32767)));
+}
+
 // The vec_sum of each of eight vectors, as the lanes of one.
 LANES_FN vec vec_sum_each(const vec a[8])
 {

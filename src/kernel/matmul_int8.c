@@ -35,14 +35,7 @@ LANES_FN ivec dot_bytes(ivec sum, ivec w, ivec x)
     return sum;
 }
 
-LANES_FN ivec dot_pairs(ivec sum, ivec w, ivec x)
-{
-    LANES_LOOP
-    for (int i = 0; i < 32; i += 16)
-        sum.i[lane] +=
-            (uint32_t)((int16_t)(uint16_t)(w.i[lane] >> i) * (int16_t)(uint16_t)(x.i[lane] >> i));
-    return sum;
-}
+#define dot_pairs ivec_dot_pairs
 
 #include "kernel/matmul_int8_body.h"
 

@@ -6,13 +6,10 @@
 
 #define INT8_SUFFIX avx2
 #define INT8_ROWS 4
-// The compiler would turn the sums of a tile into trees and run out of registers.
-#define KEEP_ORDER(sum) __asm__("" : "+x"(sum))
-
 LANES_FN ivec dot_nibbles(ivec sum, ivec w, ivec x)
 {
     sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x));
-    KEEP_ORDER(sum);
+    LANES_KEEP_ORDER(sum);
     return sum;
 }
 
@@ -26,15 +23,10 @@ LANES_FN ivec dot_bytes(ivec sum, ivec w, ivec x)
 {
     const ivec pairs = _mm256_maddubs_epi16(w, x);
     sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-    KEEP_ORDER(sum);
+    LANES_KEEP_ORDER(sum);
     return sum;
 }
 
-LANES_FN ivec dot_pairs(ivec sum, ivec w, ivec x)
-{
-    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(w, x));
-    KEEP_ORDER(sum);
-    return sum;
-}
+#define dot_pairs ivec_dot_pairs
 
 #include "kernel/matmul_int8_body.h"

@@ -6,17 +6,10 @@
 
 #define INT8_SUFFIX avx512
 #define INT8_ROWS 8
-// The compiler would turn the sums of a tile into trees and run out of registers.
-#if defined(SORA_EMULATE_AVX512)
-#define KEEP_ORDER(sum) ((void)0)
-#else
-#define KEEP_ORDER(sum) __asm__("" : "+v"(sum))
-#endif
-
 LANES_FN ivec dot_nibbles(ivec sum, ivec w, ivec x)
 {
     sum = _mm512_add_epi16(sum, _mm512_maddubs_epi16(w, x));
-    KEEP_ORDER(sum);
+    LANES_KEEP_ORDER(sum);
     return sum;
 }
 
@@ -30,15 +23,10 @@ LANES_FN ivec dot_bytes(ivec sum, ivec w, ivec x)
 {
     const ivec pairs = _mm512_maddubs_epi16(w, x);
     sum = _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
-    KEEP_ORDER(sum);
+    LANES_KEEP_ORDER(sum);
     return sum;
 }
 
-LANES_FN ivec dot_pairs(ivec sum, ivec w, ivec x)
-{
-    sum = _mm512_add_epi32(sum, _mm512_madd_epi16(w, x));
-    KEEP_ORDER(sum);
-    return sum;
-}
+#define dot_pairs ivec_dot_pairs
 
 #include "kernel/matmul_int8_body.h"

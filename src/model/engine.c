@@ -75,12 +75,12 @@ static sora_status check_options(const struct sora_engine_options *options, int3
     return SORA_OK;
 }
 
-// After choose_compute: where activations are integers, f16 loses nothing that counts.
+// After choose_compute: where activations are integers, 16 bits lose nothing that counts.
 static enum sora_dtype kv_dtype(const struct sora_engine_options *options)
 {
-    bool f16 = options->kv == SORA_KV_F16 ||
-               (options->kv == SORA_KV_AUTO && options->compute == SORA_COMPUTE_INT8);
-    return f16 ? SORA_F16 : SORA_F32;
+    if (options->kv == SORA_KV_AUTO)
+        return options->compute == SORA_COMPUTE_INT8 ? SORA_I16 : SORA_F32;
+    return options->kv == SORA_KV_I16 ? SORA_I16 : options->kv == SORA_KV_F16 ? SORA_F16 : SORA_F32;
 }
 
 // Blocks for the memory asked for; never more than all sequences at full length can use.

@@ -9,14 +9,15 @@
 #include "base/arena.h"
 #include "base/assert.h"
 #include "base/pages.h"
+#include "kernel/attention.h"
 #include "kernel/dtype.h"
 #include "sora/limits.h"
 
 size_t kvcache_block_bytes(enum sora_dtype dtype, int32_t layer_count, int32_t kv_head_count,
                            int32_t head_dim)
 {
-    return (size_t)2 * (size_t)layer_count * (size_t)kv_head_count * SORA_KV_BLOCK_TOKENS *
-           (size_t)head_dim * dtype_bytes(dtype);
+    return (size_t)2 * (size_t)layer_count * (size_t)kv_head_count *
+           attention_head_elements(dtype, head_dim) * dtype_bytes(dtype);
 }
 
 sora_status kvcache_init(struct kvcache *cache, enum sora_dtype dtype, int32_t layer_count,
@@ -29,7 +30,7 @@ sora_status kvcache_init(struct kvcache *cache, enum sora_dtype dtype, int32_t l
     cache->block_count = block_count;
     cache->seq_count = seq_count;
     cache->blocks_per_seq_max = (context_max + SORA_KV_BLOCK_TOKENS - 1) / SORA_KV_BLOCK_TOKENS;
-    const size_t elements = (size_t)kv_head_count * SORA_KV_BLOCK_TOKENS * (size_t)head_dim;
+    const size_t elements = (size_t)kv_head_count * attention_head_elements(dtype, head_dim);
     cache->layer_bytes = elements * dtype_bytes(dtype);
     cache->block_stride = elements * (size_t)layer_count;
 

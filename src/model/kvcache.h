@@ -30,8 +30,8 @@ struct kv_seq {
 
 struct kvcache {
     int32_t layer_count, block_count, seq_count, blocks_per_seq_max;
-    enum sora_dtype dtype; // SORA_F32 or SORA_F16
-    size_t layer_bytes;    // of one block in one layer: G * T * D elements
+    enum sora_dtype dtype; // SORA_F32, SORA_F16 or SORA_I16
+    size_t layer_bytes;    // of one block in one layer, keys or values
     size_t block_stride;   // elements from one block to the next: of all layers
     uint8_t *keys, *values;
     size_t map_bytes;     // of each of the two

@@ -127,6 +127,16 @@ def test_a_tiny_llama_answers_as_transformers_does(tmp_path, name):
 
 
 @pytest.mark.sanitizer
+@pytest.mark.parametrize(("kept", "bound"), [("f16", 0.02), ("i16", 0.005)])
+@pytest.mark.parametrize("name", ["llama", "qwen2", "mistral-window"])
+def test_keys_and_values_in_16_bits_answer_nearly_the_same(tmp_path, name, kept, bound):
+    with Server(TINY / name, tmp_path / "store", "--kv", kept) as server:
+        for case in golden("tiny", name, "expected.json"):
+            found, _ = top_logprobs(server, case["tokens"], 40)
+            check_max_error(case["top"], found, bound)
+
+
+@pytest.mark.sanitizer
 @pytest.mark.parametrize("name", ["qwen2", "qwen3", "mistral-window", "gemma3"])
 def test_another_architecture_is_right_or_refused_by_name(tmp_path, name):
     server = Server(TINY / name, tmp_path / "store")

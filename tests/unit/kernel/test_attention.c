@@ -26,6 +26,12 @@ static const struct attention_shape shapes[] = {
     {6, 2, 80, 16, 0.11f}, {2, 2, 96, 0, 0.1f},  {2, 1, 128, 40, 0.1f}, {3, 1, 2, 1, 0.7f},
 };
 #define SHAPE_COUNT (sizeof shapes / sizeof shapes[0])
+// With 16-bit integers queries and weights are rounded, too.
+static const struct {
+    enum sora_dtype dtype;
+    double tolerance;
+} kinds[] = {{SORA_F32, 1e-6}, {SORA_F16, 1e-6}, {SORA_I16, 1e-3}};
+#define KIND_COUNT (sizeof kinds / sizeof kinds[0])
 // Neighbours of one sequence, within a chunk and over its end, and single rows.
 static const struct {
     int32_t seq, pos;
@@ -33,7 +39,7 @@ static const struct {
                        {1, 100}, {0, 40}, {0, 510}, {0, 511}, {0, 512}, {0, 513}, {1, 1099}};
 #define LONE_ROW 7 // at position 100
 
-static void *cells_of(struct rng *rng, enum sora_dtype dtype, size_t count)
+static void *cells_of(struct rng *rng, enum sora_dtype dtype, int32_t levels, size_t count)
 {
     float *values = normals(rng, count);
     if (dtype == SORA_F32)
@@ -41,9 +47,30 @@ static void *cells_of(struct rng *rng, enum sora_dtype dtype, size_t count)
     uint16_t *halves = calloc(count + 1, sizeof *halves);
     assert_non_null(halves);
     for (size_t i = 0; i < count; i++)
-        halves[i] = half_to_f16(values[i]);
+        halves[i] = dtype == SORA_F16
+                        ? half_to_f16(values[i])
+                        : (uint16_t)((int32_t)rng_below(rng, 2 * levels + 1) - levels);
     free(values);
     return halves;
+}
+
+// Where an I16 cache has the scales of a kv head's tokens in a block, in elements.
+static size_t scales_at(const struct fixture *f, int32_t block, int32_t head)
+{
+    const size_t d = (size_t)f->shape.head_dim;
+    return (size_t)block * f->cache.block_stride +
+           (size_t)head * attention_head_elements(SORA_I16, f->shape.head_dim) +
+           d * SORA_KV_BLOCK_TOKENS;
+}
+
+static void set_scales(const struct fixture *f, struct rng *rng, int32_t levels, void *cells)
+{
+    for (int32_t block = 0; block < SEQ_COUNT * BLOCK_COUNT; block++)
+        for (int32_t head = 0; head < f->shape.kv_head_count; head++)
+            for (size_t t = 0; t < SORA_KV_BLOCK_TOKENS; t++) {
+                const float scale = (float)((1 + rng_uniform(rng)) / levels);
+                memcpy((int16_t *)cells + scales_at(f, block, head) + 2 * t, &scale, sizeof scale);
+            }
 }
 
 static void fixture_open(struct fixture *f, const struct attention_shape *shape,
@@ -54,11 +81,15 @@ static void fixture_open(struct fixture *f, const struct attention_shape *shape,
     memset(f, 0, sizeof *f);
     f->shape = *shape;
     f->cache.block_stride =
-        (size_t)(shape->kv_head_count * SORA_KV_BLOCK_TOKENS * shape->head_dim) + 8;
+        (size_t)shape->kv_head_count * attention_head_elements(dtype, shape->head_dim) + 8;
     const size_t cells = f->cache.block_stride * SEQ_COUNT * BLOCK_COUNT;
     f->cache.dtype = dtype;
-    f->cache.keys = cells_of(&rng, dtype, cells);
-    f->cache.values = cells_of(&rng, dtype, cells);
+    f->cache.keys = cells_of(&rng, dtype, ATTENTION_KEY_LEVELS, cells);
+    f->cache.values = cells_of(&rng, dtype, ATTENTION_VALUE_LEVELS, cells);
+    if (dtype == SORA_I16) {
+        set_scales(f, &rng, ATTENTION_KEY_LEVELS, f->cache.keys);
+        set_scales(f, &rng, ATTENTION_VALUE_LEVELS, f->cache.values);
+    }
     int32_t order[SEQ_COUNT * BLOCK_COUNT];
     for (int32_t i = 0; i < SEQ_COUNT * BLOCK_COUNT; i++)
         order[i] = i;
@@ -98,11 +129,13 @@ static void run(struct fixture *f, enum cpu_isa isa, struct pool *pool, int32_t 
 
 static void check_against_reference(enum cpu_isa isa)
 {
-    for (size_t s = 0; s < 2 * SHAPE_COUNT; s++) {
+    for (size_t s = 0; s < KIND_COUNT * SHAPE_COUNT; s++) {
         struct fixture f;
-        fixture_open(&f, &shapes[s / 2], s % 2 == 0 ? SORA_F32 : SORA_F16);
+        fixture_open(&f, &shapes[s / KIND_COUNT], kinds[s % KIND_COUNT].dtype);
         run(&f, isa, NULL, 0, ROW_COUNT);
-        assert_int_equal(values_differ(f.out, f.expected, ROW_COUNT * f.row_width, 1e-6), -1);
+        assert_int_equal(values_differ(f.out, f.expected, ROW_COUNT * f.row_width,
+                                       kinds[s % KIND_COUNT].tolerance),
+                         -1);
         fixture_close(&f);
     }
 }
@@ -120,16 +153,34 @@ static void avx2_equals_the_reference(void **state)
     check_against_reference(CPU_AVX2);
 }
 
+static void avx512_equals_the_reference(void **state)
+{
+    (void)state;
+    need_isa(CPU_AVX512, __func__);
+    check_against_reference(CPU_AVX512);
+}
+
+static void vnni_equals_the_reference(void **state)
+{
+    (void)state;
+    need_isa(CPU_VNNI, __func__);
+    check_against_reference(CPU_VNNI);
+}
+
 static void company_and_threads_do_not_change_a_bit(void **state)
 {
     (void)state;
     struct pool *pools[3] = {NULL, pool_of(2), pool_of(3)};
-    for (size_t s = 0; s < 2 * SHAPE_COUNT; s++) {
+    for (size_t s = 0; s < KIND_COUNT * SHAPE_COUNT; s++) {
         struct fixture f;
-        fixture_open(&f, &shapes[s / 2], s % 2 == 0 ? SORA_F32 : SORA_F16);
+        fixture_open(&f, &shapes[s / KIND_COUNT], kinds[s % KIND_COUNT].dtype);
         const size_t width = f.row_width;
         run(&f, CPU_PORTABLE, NULL, 0, ROW_COUNT);
         float *portable = copy_of(f.out, ROW_COUNT * width);
+        for (int isa = CPU_AVX2; isa <= (int)cpu_isa(); isa++) {
+            run(&f, (enum cpu_isa)isa, NULL, 0, ROW_COUNT);
+            assert_int_equal(bits_differ(f.out, portable, ROW_COUNT * width), -1);
+        }
         for (int p = 0; p < 3; p++) {
             run(&f, cpu_isa(), pools[p], 0, ROW_COUNT);
             assert_int_equal(bits_differ(f.out, portable, ROW_COUNT * width), -1);
@@ -204,6 +255,40 @@ static void positions_out_of_reach_do_not_matter(void **state)
     free(before);
 }
 
+// The same of integers: what they are there, and their scales.
+static void integers_out_of_reach_do_not_matter(void **state)
+{
+    (void)state;
+    struct attention_shape shape = {4, 2, 16, 20, 0.25f};
+    struct fixture f;
+    fixture_open(&f, &shape, SORA_I16);
+    const int32_t pos = f.rows[LONE_ROW].pos;
+    const float none = NAN;
+    run(&f, cpu_isa(), NULL, LONE_ROW, 1);
+    float *before = copy_of(f.out, f.row_width);
+    for (int32_t p = 0; p < CONTEXT_MAX; p++) {
+        if (p > pos - 20 && p <= pos)
+            continue;
+        const int32_t block = f.rows[LONE_ROW].blocks[p / SORA_KV_BLOCK_TOKENS];
+        const size_t t = (size_t)(p % SORA_KV_BLOCK_TOKENS);
+        for (int32_t g = 0; g < 2; g++) {
+            int16_t *keys = (int16_t *)f.cache.keys + scales_at(&f, block, g);
+            int16_t *values = (int16_t *)f.cache.values + scales_at(&f, block, g);
+            memcpy(keys + 2 * t, &none, sizeof none);
+            memcpy(values + 2 * t, &none, sizeof none);
+            for (size_t i = 0; i < 16; i++) {
+                keys[2 * (i / 2 * SORA_KV_BLOCK_TOKENS + t) + i % 2 - 16 * SORA_KV_BLOCK_TOKENS] =
+                    -7;
+                values[2 * (t / 2 * 16 + i) + t % 2 - 16 * SORA_KV_BLOCK_TOKENS] = INT16_MIN;
+            }
+        }
+    }
+    run(&f, cpu_isa(), NULL, LONE_ROW, 1);
+    assert_int_equal(bits_differ(f.out, before, f.row_width), -1);
+    fixture_close(&f);
+    free(before);
+}
+
 static void large_scores_do_not_overflow(void **state)
 {
     (void)state;
@@ -235,6 +320,77 @@ static void stored_entries_are_read_back(void **state)
         assert_int_equal(bits_differ(f.out, expected, 8), -1);
         fixture_close(&f);
     }
+}
+
+// Keys and values of all positions of a sequence, stored in `dtype`; what its last row makes of
+// them.
+static void attend_to_stored(enum sora_dtype dtype, enum cpu_isa isa, float spoiled, float *out)
+{
+    const struct attention_shape shape = {6, 2, 32, 0, 0.2f};
+    struct rng rng;
+    struct fixture f;
+    rng_seed(&rng, 8);
+    fixture_open(&f, &shape, dtype);
+    float *key = normals(&rng, (size_t)CONTEXT_MAX * 64),
+          *value = normals(&rng, (size_t)CONTEXT_MAX * 64);
+    key[40 * 64] = spoiled; // kv head 0 at position 40
+    for (size_t i = 0; i < ROW_COUNT * f.row_width; i++)
+        f.q[i] = (float)rng_normal(&rng);
+    for (int32_t p = 0; p < CONTEXT_MAX; p++) {
+        const int32_t block = f.blocks[1][p / SORA_KV_BLOCK_TOKENS];
+        attention_store(&shape, &f.cache, block * SORA_KV_BLOCK_TOKENS + p % SORA_KV_BLOCK_TOKENS,
+                        key + (size_t)p * 64, value + (size_t)p * 64);
+    }
+    run(&f, isa, NULL, ROW_COUNT - 1, 1);
+    memcpy(out, f.out, f.row_width * sizeof *out);
+    free(key);
+    free(value);
+    fixture_close(&f);
+}
+
+static void stored_integers_stand_for_what_was_stored(void **state)
+{
+    (void)state;
+    enum { WIDTH = 6 * 32 };
+    float exact[WIDTH], found[WIDTH], portable[WIDTH];
+    attend_to_stored(SORA_F32, cpu_isa(), 1, exact);
+    attend_to_stored(SORA_I16, cpu_isa(), 1, found);
+    attend_to_stored(SORA_I16, CPU_PORTABLE, 1, portable);
+    assert_int_equal(values_differ(found, exact, WIDTH, 3e-4), -1);
+    assert_int_equal(bits_differ(found, portable, WIDTH), -1);
+    attend_to_stored(SORA_I16, cpu_isa(), INFINITY, found); // seen by the three heads that read it
+    for (int i = 0; i < WIDTH; i++)
+        assert_int_equal(isnan(found[i]) != 0, i < WIDTH / 2);
+    assert_int_equal(bits_differ(found + WIDTH / 2, portable + WIDTH / 2, WIDTH / 2), -1);
+}
+
+// No element leaves its bound, and the sum does not, where one value has it all and where all are
+// alike; zeros stay zeros.
+static void integers_keep_to_their_bounds(void **state)
+{
+    (void)state;
+    attention_to_i16_fn *const bodies[] = {attention_to_i16_portable, attention_to_i16_avx2,
+                                           attention_to_i16_avx512, attention_to_i16_vnni};
+    enum { COUNT = 70 };
+    const float sum_max = I16_SUM_MAX(ATTENTION_KEY_LEVELS, COUNT);
+    for (int kind = 0; kind < 3; kind++)
+        for (int isa = CPU_PORTABLE; isa <= (int)cpu_isa(); isa++) {
+            float x[COUNT];
+            int16_t q[COUNT + 1];
+            int64_t sum = 0;
+            for (int i = 0; i < COUNT; i++)
+                x[i] = kind == 0 ? 0 : kind == 1 ? (i % 2 ? 3.7f : -3.7f) : i == 69 ? -1e30f : 1;
+            q[COUNT] = 77;
+            const float scale = bodies[isa](x, COUNT, INT16_MAX, sum_max, q);
+            for (int i = 0; i < COUNT; i++) {
+                assert_true(fabsf((float)q[i] * scale - x[i]) <= 0.5001f * scale);
+                sum += abs(q[i]);
+            }
+            assert_true(sum * ATTENTION_KEY_LEVELS <= INT32_MAX);
+            assert_int_equal(q[COUNT], 77);
+            assert_true(kind != 2 || q[69] == -INT16_MAX);
+            assert_true(kind != 1 || sum >= (int64_t)sum_max - COUNT);
+        }
 }
 
 // Many long rows take the way without a split over chunks: the same bits.
@@ -283,11 +439,16 @@ int main(void)
         cmocka_unit_test(the_comparers_see_a_difference),
         cmocka_unit_test(portable_equals_the_reference),
         cmocka_unit_test(avx2_equals_the_reference),
+        cmocka_unit_test(avx512_equals_the_reference),
+        cmocka_unit_test(vnni_equals_the_reference),
         cmocka_unit_test(company_and_threads_do_not_change_a_bit),
         cmocka_unit_test(moving_a_block_does_not_change_a_bit),
         cmocka_unit_test(positions_out_of_reach_do_not_matter),
         cmocka_unit_test(large_scores_do_not_overflow),
+        cmocka_unit_test(integers_out_of_reach_do_not_matter),
         cmocka_unit_test(stored_entries_are_read_back),
+        cmocka_unit_test(stored_integers_stand_for_what_was_stored),
+        cmocka_unit_test(integers_keep_to_their_bounds),
         cmocka_unit_test(a_long_row_is_the_same_among_many_long_rows),
         cmocka_unit_test(a_wrong_scale_is_noticed),
     };

@@ -68,10 +68,12 @@ static sora_model *open_model(const char *path)
     return model;
 }
 
-static sora_engine *make_engine(const sora_model *model, enum sora_compute compute, int32_t threads)
+static sora_engine *make_engine_with(const sora_model *model, enum sora_compute compute,
+                                     enum sora_kv kv, int32_t threads)
 {
     struct sora_engine_options options = sora_engine_options_defaults(model);
     options.compute = compute;
+    options.kv = kv;
     options.threads = threads;
     options.seqs_max = 16;
     sora_engine *engine = NULL;
@@ -79,6 +81,11 @@ static sora_engine *make_engine(const sora_model *model, enum sora_compute compu
     if (sora_engine_create(model, &options, &engine, &err) != SORA_OK)
         fail_msg("%s", err.text);
     return engine;
+}
+
+static sora_engine *make_engine(const sora_model *model, enum sora_compute compute, int32_t threads)
+{
+    return make_engine_with(model, compute, SORA_KV_AUTO, threads);
 }
 
 static int32_t read_tokens(const cJSON *array, int32_t *tokens)
@@ -389,7 +396,7 @@ static void run_mix(sora_engine *engine, const struct mix *mix, int32_t vocab, i
     }
 }
 
-static void check_mixes(sora_model *model, enum sora_compute compute)
+static void check_mixes(sora_model *model, enum sora_compute compute, enum sora_kv kv)
 {
     const struct sora_base *base = &sora_model_get_info(model)->base;
     struct toy_adapter adapters[MIX_ADAPTERS];
@@ -412,7 +419,8 @@ static void check_mixes(sora_model *model, enum sora_compute compute)
     }
     size_t count = (size_t)MIX_SEQS * (size_t)base->vocab_size;
     float *alone = malloc(count * sizeof *alone), *mixed = malloc(count * sizeof *mixed);
-    sora_engine *one = make_engine(model, compute, 1), *two = make_engine(model, compute, 3);
+    sora_engine *one = make_engine_with(model, compute, kv, 1);
+    sora_engine *two = make_engine_with(model, compute, kv, 3);
     run_mix(one, &mix, base->vocab_size, MIX_TOKENS, false, alone);
     for (int32_t chunk = 1; chunk <= MIX_TOKENS; chunk = chunk * 3 + 1) {
         run_mix(two, &mix, base->vocab_size, chunk, true, mixed);
@@ -436,7 +444,39 @@ static void check_mixes(sora_model *model, enum sora_compute compute)
 static void a_row_has_the_same_bits_alone_and_in_any_mix(void **state)
 {
     (void)state;
-    check_mixes(open_model(GOLDEN_DIR "/tiny/qwen3"), SORA_COMPUTE_F32);
+    check_mixes(open_model(GOLDEN_DIR "/tiny/qwen3"), SORA_COMPUTE_F32, SORA_KV_F32);
+    check_mixes(open_model(GOLDEN_DIR "/tiny/qwen3"), SORA_COMPUTE_F32, SORA_KV_F16);
+    check_mixes(open_model(GOLDEN_DIR "/tiny/qwen3"), SORA_COMPUTE_F32, SORA_KV_I16);
+}
+
+static void sixteen_bits_of_keys_and_values_stay_near(void **state)
+{
+    (void)state;
+    enum { COUNT = 60 };
+    const enum sora_kv kinds[] = {SORA_KV_F32, SORA_KV_F16, SORA_KV_I16};
+    sora_model *model = open_model(GOLDEN_DIR "/tiny/llama");
+    const int32_t vocab = sora_model_get_info(model)->base.vocab_size;
+    float *exact = NULL;
+    int32_t tokens[COUNT];
+    for (int32_t i = 0; i < COUNT; i++)
+        tokens[i] = (7 * i + 3) % vocab;
+    for (int k = 0; k < 3; k++) {
+        sora_engine *engine = make_engine_with(model, SORA_COMPUTE_F32, kinds[k], 2);
+        const float *logits =
+            run_span(engine, sora_engine_seq_open(engine), tokens, COUNT, SORA_LOGITS_LAST);
+        double worst = 0;
+        if (k == 0) {
+            exact = malloc((size_t)vocab * sizeof *exact);
+            memcpy(exact, logits, (size_t)vocab * sizeof *exact);
+        }
+        for (int32_t i = 0; i < vocab; i++)
+            worst = fmax(worst, fabs((double)logits[i] - (double)exact[i]));
+        assert_true(worst <= 2e-3);
+        assert_true((worst > 0) == (k > 0));
+        sora_engine_destroy(engine);
+    }
+    free(exact);
+    sora_model_close(model);
 }
 
 // One adapter that has the ranks of the parts, one after another, each part's scale in its own
@@ -534,7 +574,7 @@ static void composed_adapters_equal_their_concatenation(void **state)
 static void with_int8_a_row_has_the_same_bits_too(void **state)
 {
     (void)state;
-    check_mixes(open_model(need_model(__func__)), SORA_COMPUTE_INT8);
+    check_mixes(open_model(need_model(__func__)), SORA_COMPUTE_INT8, SORA_KV_AUTO);
 }
 
 static void blocks_run_out_without_harm_and_come_back(void **state)
@@ -610,6 +650,7 @@ int main(void)
         cmocka_unit_test(an_unknown_architecture_is_refused_by_name),
         cmocka_unit_test(the_comparer_notices_what_is_wrong),
         cmocka_unit_test(a_row_has_the_same_bits_alone_and_in_any_mix),
+        cmocka_unit_test(sixteen_bits_of_keys_and_values_stay_near),
         cmocka_unit_test(composed_adapters_equal_their_concatenation),
         cmocka_unit_test(blocks_run_out_without_harm_and_come_back),
         cmocka_unit_test(options_out_of_range_are_named),

@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention's products in 16 bits for AVX-512 without VNNI. Called through attention_i16.c only, on
+// machines that have it.
+#define LANES_AVX512
+#define ATTENTION_I16_SUFFIX avx512
+#include "kernel/attention_i16_body.h"
