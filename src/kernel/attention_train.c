@@ -85,7 +85,7 @@ static struct attention_block block_at(const struct attention_shape *shape,
 static void softmax_block(const struct attention_shape *shape, const struct attention_block *block,
                           float *p)
 {
-    exp_fn *const exp_values = cpu_isa() == CPU_PORTABLE ? exp_portable : exp_avx2;
+    exp_fn *const exp_values = exp_on(cpu_isa());
     for (int32_t i = 0; i < block->rows; i++) {
         float *row = p + (size_t)i * (size_t)block->keys;
         const int32_t end = block->positions[i] + 1 - block->key_first;

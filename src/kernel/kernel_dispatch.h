@@ -180,10 +180,11 @@ void attention_on(enum cpu_isa isa, struct pool *pool, const struct attention_sh
 typedef void swiglu_fn(const float *gate, const float *up, size_t count, float *out);
 typedef void swiglu_backward_fn(const float *gate, const float *up, const float *dout, size_t count,
                                 float *dgate, float *dup);
-swiglu_fn swiglu_portable, swiglu_avx2;
-swiglu_backward_fn swiglu_backward_portable, swiglu_backward_avx2;
+swiglu_fn swiglu_portable, swiglu_avx2, swiglu_avx512;
+swiglu_backward_fn swiglu_backward_portable, swiglu_backward_avx2, swiglu_backward_avx512;
 // e^x elementwise, the one that softmax and silu use; out may be x.
 typedef void exp_fn(const float *x, size_t count, float *out);
-exp_fn exp_portable, exp_avx2;
+exp_fn exp_portable, exp_avx2, exp_avx512;
+exp_fn *exp_on(enum cpu_isa isa);
 
 #endif

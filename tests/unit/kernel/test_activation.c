@@ -37,6 +37,13 @@ static void avx2_exp_is_within_two_ulp(void **state)
     check_exp(exp_avx2);
 }
 
+static void avx512_exp_is_within_two_ulp(void **state)
+{
+    (void)state;
+    need_isa(CPU_AVX512, __func__);
+    check_exp(exp_avx512);
+}
+
 static void exp_is_right_at_the_extremes(void **state)
 {
     (void)state;
@@ -73,26 +80,40 @@ static void swiglu_equals_the_reference(void **state)
     free(found);
 }
 
-static void avx2_gives_the_bits_of_portable(void **state)
+static void check_bits(swiglu_fn *forward, swiglu_backward_fn *backward, exp_fn *exp_of)
 {
-    (void)state;
-    need_isa(CPU_AVX2, __func__);
     struct rng rng;
     rng_seed(&rng, 41);
     float *gate = normals(&rng, COUNT), *up = normals(&rng, COUNT), *dout = normals(&rng, COUNT);
-    float *a = floats(3 * COUNT), *b = floats(3 * COUNT);
+    float *a = floats(4 * COUNT), *b = floats(4 * COUNT);
     for (int i = 0; i < COUNT; i++)
         gate[i] *= 20;
     swiglu_portable(gate, up, COUNT, a);
     swiglu_backward_portable(gate, up, dout, COUNT, a + COUNT, a + 2 * COUNT);
-    swiglu_avx2(gate, up, COUNT, b);
-    swiglu_backward_avx2(gate, up, dout, COUNT, b + COUNT, b + 2 * COUNT);
-    assert_int_equal(bits_differ(a, b, 3 * COUNT), -1);
+    exp_portable(gate, COUNT, a + 3 * COUNT);
+    forward(gate, up, COUNT, b);
+    backward(gate, up, dout, COUNT, b + COUNT, b + 2 * COUNT);
+    exp_of(gate, COUNT, b + 3 * COUNT);
+    assert_int_equal(bits_differ(a, b, 4 * COUNT), -1);
     free(gate);
     free(up);
     free(dout);
     free(a);
     free(b);
+}
+
+static void avx2_gives_the_bits_of_portable(void **state)
+{
+    (void)state;
+    need_isa(CPU_AVX2, __func__);
+    check_bits(swiglu_avx2, swiglu_backward_avx2, exp_avx2);
+}
+
+static void avx512_gives_the_bits_of_portable(void **state)
+{
+    (void)state;
+    need_isa(CPU_AVX512, __func__);
+    check_bits(swiglu_avx512, swiglu_backward_avx512, exp_avx512);
 }
 
 static void a_value_does_not_depend_on_its_place(void **state)
@@ -163,9 +184,11 @@ int main(void)
         cmocka_unit_test(the_comparers_see_a_difference),
         cmocka_unit_test(portable_exp_is_within_two_ulp),
         cmocka_unit_test(avx2_exp_is_within_two_ulp),
+        cmocka_unit_test(avx512_exp_is_within_two_ulp),
         cmocka_unit_test(exp_is_right_at_the_extremes),
         cmocka_unit_test(swiglu_equals_the_reference),
         cmocka_unit_test(avx2_gives_the_bits_of_portable),
+        cmocka_unit_test(avx512_gives_the_bits_of_portable),
         cmocka_unit_test(a_value_does_not_depend_on_its_place),
         cmocka_unit_test(backward_equals_finite_differences),
     };
