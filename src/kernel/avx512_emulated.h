@@ -29,6 +29,18 @@ static inline simde__m512 emulated_cvtepi32_ps(simde__m512i whole)
     const simde__m512i_private from = simde__m512i_to_private(whole);
     return EMULATED_FLOAT_HALVES(_mm256_cvtepi32_ps, from.m256i[0], from.m256i[1]);
 }
+static inline simde__m512i emulated_cvtps_epi32(simde__m512 whole)
+{
+    const simde__m512_private from = simde__m512_to_private(whole);
+    return EMULATED_HALVES(_mm256_cvtps_epi32, from.m256[0], from.m256[1]);
+}
+static inline simde__m512i emulated_srai_epi32(simde__m512i whole, unsigned bits)
+{
+    const simde__m512i_private from = simde__m512i_to_private(whole);
+    return simde__m512i_from_private(
+        (simde__m512i_private){.m256i = {_mm256_srai_epi32(from.m256i[0], (int)bits),
+                                         _mm256_srai_epi32(from.m256i[1], (int)bits)}});
+}
 static inline simde__m512 emulated_cvtph_ps(__m256i from)
 {
     return EMULATED_FLOAT_HALVES(_mm256_cvtph_ps, _mm256_castsi256_si128(from),
@@ -44,10 +56,14 @@ static inline simde__m512i emulated_cvtepi8_epi32(__m128i from)
     return EMULATED_HALVES(_mm256_cvtepi8_epi32, from, _mm_srli_si128(from, 8));
 }
 #undef _mm512_cvtepi32_ps
+#undef _mm512_cvtps_epi32
+#undef _mm512_srai_epi32
 #undef _mm512_cvtph_ps
 #undef _mm512_cvtepu16_epi32
 #undef _mm512_cvtepi8_epi32
 #define _mm512_cvtepi32_ps(whole) emulated_cvtepi32_ps(whole)
+#define _mm512_cvtps_epi32(whole) emulated_cvtps_epi32(whole)
+#define _mm512_srai_epi32(whole, bits) emulated_srai_epi32(whole, bits)
 #define _mm512_cvtph_ps(from) emulated_cvtph_ps(from)
 #define _mm512_cvtepu16_epi32(from) emulated_cvtepu16_epi32(from)
 #define _mm512_cvtepi8_epi32(from) emulated_cvtepi8_epi32(from)
