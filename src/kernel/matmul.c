@@ -6,13 +6,11 @@
 #define MATMUL_SUFFIX portable
 #include "kernel/matmul_body.h"
 
-// Panels of the smallest task. In f32 few rows go by groups of four panels; with integers a panel
-// of many rows is work enough, and adapters like 32 columns at a time.
-#define SMALLEST_F32 4
-#define SMALLEST_FEW 2
-#define SMALLEST_MANY 1
+// Panels of the smallest task. In f32 few rows go by groups of four panels, and adapters like many
+// columns at a time; with integers and no adapters a panel of some rows is work enough.
+#define SMALLEST 4
+#define SMALLEST_INT8 1
 #define FEW_ROWS 8 // with fewer, as in f32
-#define MANY_ROWS 64
 // Values of y after which `after` is called, while they are in the cache; and at least so many
 // panels, as each call looks at every adapter.
 #define AFTER_VALUES 4096
@@ -59,9 +57,8 @@ static int32_t task_panels(const struct matmul_split *split, int32_t left)
 
 static int32_t smallest_task(const struct matmul_work *work)
 {
-    if (work->quant == NULL || work->m < FEW_ROWS)
-        return SMALLEST_F32;
-    return work->beside != NULL || work->m < MANY_ROWS ? SMALLEST_FEW : SMALLEST_MANY;
+    return work->quant == NULL || work->m < FEW_ROWS || work->beside != NULL ? SMALLEST
+                                                                             : SMALLEST_INT8;
 }
 
 static int32_t task_count(const struct matmul_split *split)
