@@ -27,5 +27,7 @@ static uint32_t reach_bits(const float values[SAMPLE_BLOCK_TOKENS], float cut)
 
 const struct sample_passes *sample_passes(void)
 {
-    return cpu_isa() == CPU_PORTABLE ? &sample_passes_portable : &sample_passes_avx2;
+    static const struct sample_passes *const by_isa[] = {
+        &sample_passes_portable, &sample_passes_avx2, &sample_passes_avx512, &sample_passes_avx512};
+    return by_isa[cpu_isa()];
 }

@@ -36,6 +36,6 @@ struct sample_passes {
 
 const struct sample_passes *sample_passes(void);
 // Of each instruction set, for tests.
-extern const struct sample_passes sample_passes_portable, sample_passes_avx2;
+extern const struct sample_passes sample_passes_portable, sample_passes_avx2, sample_passes_avx512;
 
 #endif
