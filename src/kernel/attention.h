@@ -6,8 +6,8 @@
 // Positions are computed in chunks of ATTENTION_CHUNK_TOKENS, counted from position 0, each to its
 // own maximum, sum and weighted values; chunks are merged in order (as in Flash-Decoding, Dao et
 // al. 2023). So a long context is shared by threads, and a row's result depends on its own query
-// and history alone, to the bit. With keys and values of 16 bits so are queries and weights, which
-// makes the products sums of integers, exact and twice as fast; softmax is in f32 always.
+// and history alone, to the bit. With an I16 cache queries and weights are rounded to 16 bits too:
+// products are sums of integers, exact, two at a time; softmax is in f32 always.
 #ifndef KERNEL_ATTENTION_H
 #define KERNEL_ATTENTION_H
 
@@ -29,8 +29,7 @@ struct attention_shape {
 // One layer's cache: block b at element b * block_stride holds keys [G][D][T], so that a vector is
 // one element of many keys, and values [G][T][D]. I16: of each kv head [D/2][T][2] keys, two
 // elements of one key together, or [T/2][D][2] values, of two tokens; then the tokens' scales, [T]
-// in f32. A token's elements are integers, 15 bits of
-// keys and 14 of values, times its scale.
+// in f32. A token's elements are integers, of 15 bits in keys and 14 in values, times its scale.
 struct attention_cache {
     enum sora_dtype dtype; // SORA_F32, SORA_F16 or SORA_I16
     void *keys, *values;

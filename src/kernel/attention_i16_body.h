@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The bodies of attention with keys and values of 16 bits, compiled once per instruction
-// set by attention_i16.c, _avx2.c, _avx512.c and _vnni.c, which define ATTENTION_I16_SUFFIX. All
-// are sums of integers, exact, so that no order and no width counts; softmax stands between them.
+// The bodies of attention with keys and values of 16 bits, compiled once per instruction set by
+// attention_i16.c, _avx2.c, _avx512.c and _vnni.c, which define ATTENTION_I16_SUFFIX. Products are
+// sums of integers, exact, so that no order and no width counts; softmax between them sums in 16
+// lanes everywhere.
 #ifndef KERNEL_ATTENTION_I16_BODY_H
 #define KERNEL_ATTENTION_I16_BODY_H
 
@@ -112,7 +113,7 @@ void I16_PASTE(attention_score_i16, ATTENTION_I16_SUFFIX)(const struct attention
         score_heads(1, work, h, first, end);
 }
 
-// --- softmax: 16 positions at a time, whatever the vectors' width, so that sums have one order ---
+// --- softmax: a block of positions at a time, whatever the vectors' width ---
 
 // What 1 stands for, so that of values with this largest magnitude and this sum of magnitudes none
 // is above levels and the sum not above sum_max. NaN when not all are finite.
