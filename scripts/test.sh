@@ -185,7 +185,8 @@ tsan() {
 }
 
 # The kernels for AVX-512, by means of AVX2. Where AVX-512 is there the other builds ran them.
-emulated_pattern='^test_(matmul|matmul_int8|weight|tile_product|engine)$'
+emulated_pattern='^test_(activation|attention|matmul|matmul_int8|weight|tile_product)$'
+emulated_pattern+='|^test_(sample_passes|engine)$'
 emulated_avx512() {
     if grep -qw avx512_vnni /proc/cpuinfo; then
         return
