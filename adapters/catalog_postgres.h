@@ -16,7 +16,7 @@ struct catalog_postgres {
     char *password;      // what must be in no text; NULL: none known
     char shown[256];     // "postgresql://user@host:port/database"
     bool create;         // the tables, when there are none
-    int64_t failed_us;   // when a connection could not be made, last
+    int64_t failed_us;   // when the last try that failed began
     int64_t retry_at_us; // when a lost one may be tried again
     int32_t pause_ms;
     char reason[256];  // why there is none

@@ -199,7 +199,8 @@ sora_status catalog_postgres_connect(struct catalog_postgres *c, struct sora_err
             return SORA_OK;
         (void)lost(c, "", PQerrorMessage(c->conn), NULL);
     }
-    if (clock_now_us() < c->retry_at_us && atomic_load(&made_us) <= c->failed_us)
+    const int64_t now_us = clock_now_us();
+    if (now_us < c->retry_at_us && atomic_load(&made_us) <= c->failed_us)
         return sora_fail(err, SORA_UNAVAILABLE, "catalog %s: not connected: %s", c->shown,
                          c->reason);
     sora_status status = open_connection(c, err);
@@ -215,8 +216,8 @@ sora_status catalog_postgres_connect(struct catalog_postgres *c, struct sora_err
     c->pause_ms = c->pause_ms > 0 ? 2 * c->pause_ms : RETRY_MS_MIN;
     if (c->pause_ms > SORA_CATALOG_RETRY_MS_MAX)
         c->pause_ms = SORA_CATALOG_RETRY_MS_MAX;
-    c->failed_us = clock_now_us();
-    c->retry_at_us = c->failed_us + c->pause_ms * INT64_C(1000);
+    c->failed_us = now_us;
+    c->retry_at_us = clock_now_us() + c->pause_ms * INT64_C(1000);
     return status;
 }
 

@@ -221,9 +221,8 @@ void ATTENTION_PASTE(attention_chunk, ATTENTION_SUFFIX)(const struct attention_c
 {
     const struct attention_shape *shape = work->shape;
     const int32_t heads = shape->head_count / shape->kv_head_count;
-    int32_t first = attention_start(shape, work->row->pos), end = work->row->pos + 1;
-    first = first > work->first ? first : work->first;
-    end = end < work->end ? end : work->end;
+    int32_t first, end;
+    seen_positions(work, &first, &end);
     const bool f16 = work->cache->dtype == SORA_F16;
     if (f16)
         score_row(SORA_F16, work, first, end);

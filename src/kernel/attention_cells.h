@@ -10,6 +10,14 @@
 
 #define BLOCK_VECS (SORA_KV_BLOCK_TOKENS / VEC_LANES)
 
+// The positions [first, end) of the chunk that its row sees.
+LANES_FN void seen_positions(const struct attention_chunk *work, int32_t *first, int32_t *end)
+{
+    const int32_t start = attention_start(work->shape, work->row->pos), pos = work->row->pos;
+    *first = start > work->first ? start : work->first;
+    *end = pos + 1 < work->end ? pos + 1 : work->end;
+}
+
 // Where one kv head's part of a block begins, in elements.
 LANES_FN size_t head_offset(enum sora_dtype dtype, const struct attention_chunk *work,
                             int32_t block, int32_t kv_head)

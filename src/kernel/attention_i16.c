@@ -31,9 +31,8 @@ static void quantize_queries(const struct i16_kernels *with, const struct attent
 
 void attention_chunk_i16(enum cpu_isa isa, const struct attention_chunk *work)
 {
-    int32_t first = attention_start(work->shape, work->row->pos), end = work->row->pos + 1;
-    first = first > work->first ? first : work->first;
-    end = end < work->end ? end : work->end;
+    int32_t first, end;
+    seen_positions(work, &first, &end);
     quantize_queries(&kernels[isa], work);
     kernels[isa].score(work, first, end);
     kernels[isa].soften(work, first, end);

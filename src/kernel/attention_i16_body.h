@@ -17,6 +17,20 @@
 #define VECS_EACH 4  // vectors of outputs beside that: with them all sums are in registers
 #define WORD_BYTES 4 // two elements
 
+// Calls run(heads, work, head, first, end) for all heads of the kv head, as many together as go,
+// a number that is known where it is compiled.
+#define BY_HEADS(run, work, first, end)                                               \
+    do {                                                                              \
+        const int32_t all = (work)->shape->head_count / (work)->shape->kv_head_count; \
+        int32_t head = 0;                                                             \
+        for (; head + HEADS_EACH <= all; head += HEADS_EACH)                          \
+            run(HEADS_EACH, work, head, first, end);                                  \
+        if (all - head == 2)                                                          \
+            run(2, work, head, first, end);                                           \
+        else if (all - head == 1)                                                     \
+            run(1, work, head, first, end);                                           \
+    } while (0)
+
 LANES_FN ivec pair_at(const int16_t *pair)
 {
     int32_t word;
@@ -103,14 +117,7 @@ LANES_FN void score_heads(int heads, const struct attention_chunk *work, int32_t
 void I16_PASTE(attention_score_i16, ATTENTION_I16_SUFFIX)(const struct attention_chunk *work,
                                                           int32_t first, int32_t end)
 {
-    const int32_t heads = work->shape->head_count / work->shape->kv_head_count;
-    int32_t h = 0;
-    for (; h + HEADS_EACH <= heads; h += HEADS_EACH)
-        score_heads(HEADS_EACH, work, h, first, end);
-    if (heads - h == 2)
-        score_heads(2, work, h, first, end);
-    else if (heads - h == 1)
-        score_heads(1, work, h, first, end);
+    BY_HEADS(score_heads, work, first, end);
 }
 
 // --- softmax: a block of positions at a time, whatever the vectors' width ---
@@ -149,7 +156,7 @@ LANES_FN void gather_value_scales(const struct attention_chunk *work, int32_t fi
 
 // Scores of the blocks of positions [first, end) of a chunk: what is beside the positions becomes
 // -infinity. Returns the largest.
-LANES_FN vec largest_score(float *scores, int32_t first, int32_t end)
+LANES_FN float largest_score(float *scores, int32_t first, int32_t end)
 {
     const vec none = vec_set1(-INFINITY);
     vec largest[BLOCK_VECS];
@@ -168,7 +175,7 @@ LANES_FN vec largest_score(float *scores, int32_t first, int32_t end)
             largest[v] = vec_max(largest[v], score);
         }
     }
-    return vec_set1(vec_largest(vec_max(largest[0], largest[BLOCK_VECS - 1])));
+    return vec_largest(vec_max(largest[0], largest[BLOCK_VECS - 1]));
 }
 
 // Of one head: scores of positions [first, end) of the chunk to weights e^(score - max) times their
@@ -177,7 +184,8 @@ LANES_FN vec largest_score(float *scores, int32_t first, int32_t end)
 LANES_FN float soften_head(float *scores, const float *scales, int32_t first, int32_t end,
                            float *max_out, float *sum_out, int16_t *weights)
 {
-    const vec max = largest_score(scores, first, end);
+    *max_out = largest_score(scores, first, end);
+    const vec max = vec_set1(*max_out);
     vec sum[BLOCK_VECS], scaled_sum[BLOCK_VECS], largest = vec_zero();
     LANES_UNROLL(2)
     for (int v = 0; v < BLOCK_VECS; v++)
@@ -194,7 +202,6 @@ LANES_FN float soften_head(float *scores, const float *scales, int32_t first, in
             largest = vec_max(scaled, largest);
         }
     }
-    *max_out = vec_largest(max);
     *sum_out = vec_sum_of_16(sum);
     const float scale = scale_of(vec_largest(largest), vec_sum_of_16(scaled_sum), INT16_MAX,
                                  I16_SUM_MAX(ATTENTION_VALUE_LEVELS, ATTENTION_CHUNK_TOKENS));
@@ -322,14 +329,7 @@ LANES_FN void weigh_heads(int heads, const struct attention_chunk *work, int32_t
 void I16_PASTE(attention_weigh_i16, ATTENTION_I16_SUFFIX)(const struct attention_chunk *work,
                                                           int32_t first, int32_t end)
 {
-    const int32_t heads = work->shape->head_count / work->shape->kv_head_count;
-    int32_t h = 0;
-    for (; h + HEADS_EACH <= heads; h += HEADS_EACH)
-        weigh_heads(HEADS_EACH, work, h, first, end);
-    if (heads - h == 2)
-        weigh_heads(2, work, h, first, end);
-    else if (heads - h == 1)
-        weigh_heads(1, work, h, first, end);
+    BY_HEADS(weigh_heads, work, first, end);
 }
 
 #endif

@@ -132,7 +132,7 @@ struct attention_chunk {
     bool cold; // nobody has read its keys and values or asked for them: ask in time
     const float *q;
     float *scores, *part;
-    const struct attention_i16 *i16;
+    const struct attention_i16 *i16; // of an I16 cache, else not read
     // Blocks that the thread will read after this chunk, and asks for with each of its own.
     const int32_t *next_blocks;
     int32_t next_count, next_kv_head;

@@ -99,19 +99,23 @@ LANES_FN float vec_sum(vec value)
     vec_store(f, value);
     return sum_of_8(f);
 }
-#endif
 
 // Sum of 16 lanes, in as many vectors as they take: the first eight and the others pairwise, then
 // as sum_of_8.
-LANES_FN float vec_sum_of_16(const vec *lanes)
+LANES_FN float vec_sum_of_16(const vec lanes[2])
+{
+    return vec_sum(vec_add(lanes[0], lanes[1]));
+}
+#else
+LANES_FN float vec_sum_of_16(const vec lanes[1])
 {
     float f[16];
-    for (int v = 0; v < 16 / VEC_LANES; v++)
-        vec_store(f + v * VEC_LANES, lanes[v]);
+    vec_store(f, lanes[0]);
     for (int i = 0; i < 8; i++)
         f[i] += f[i + 8];
     return sum_of_8(f);
 }
+#endif
 
 // e^r of x = n ln 2 + r, as Cephes' expf (S. Moshier) has it. *power: EXP_MAGIC + n.
 #define EXP_MAGIC 12582912.0f // 1.5 * 2^23: adding it rounds to an integer, in the low bits

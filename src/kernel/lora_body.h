@@ -2,8 +2,8 @@
 // The bodies of lora_shrink and lora_expand, compiled once per instruction set by lora_matmul.c
 // and lora_matmul_avx2.c, which define LORA_SUFFIX.
 // A dot product over d_in runs in 16 lanes (two vectors of 8): lane l sums k = l, l + 16, ... by
-// fused multiply-adds, a ragged end is filled with zeros, then first and second vector are added
-// and their lanes summed in the order of vec_sum. How many ranks or rows are done side by side
+// fused multiply-adds, a ragged end is filled with zeros, then the lanes are summed in the order of
+// vec_sum_of_16. How many ranks or rows are done side by side
 // has no part in it.
 #ifndef KERNEL_LORA_BODY_H
 #define KERNEL_LORA_BODY_H
@@ -63,7 +63,7 @@ LANES_FN void shrink_tile(enum sora_dtype dtype, int ranks, int rows,
     LANES_UNROLL(8)
     for (int i = 0; i < ranks * rows; i++) {
         float *t = work->part->t + (size_t)(row + i % rows) * (size_t)work->part->rank;
-        const float sum = vec_sum(vec_add(acc[2 * i], acc[2 * i + 1]));
+        const float sum = vec_sum_of_16(&acc[2 * i]);
         const float scale = dtype == SORA_I8 ? work->part->scales[rank + i / rows] : 1.0f;
         t[rank + i / rows] = work->part->scale * scale * sum;
     }

@@ -388,6 +388,7 @@ static void integers_keep_to_their_bounds(void **state)
             }
             assert_true(sum * ATTENTION_KEY_LEVELS <= INT32_MAX);
             assert_int_equal(q[COUNT], 77);
+            assert_true(kind != 0 || sum == 0);
             assert_true(kind != 2 || q[69] == -INT16_MAX);
             assert_true(kind != 1 || sum >= (int64_t)sum_max - COUNT);
         }
